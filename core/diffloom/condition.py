@@ -1,0 +1,163 @@
+"""Condition: the four ports through which a denoiser can be told something, and no other.
+
+`context` (cross-attention tokens), `vector` (added to the time embedding), `concat` (channels beside x_t) and
+`affine`, which edits named feature maps, the denoiser's *taps*:  h ← (1 + scale) ⊙ h + shift.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+from torch.utils import _pytree as pytree
+
+
+@dataclass(frozen=True)
+class Tap:
+    """A feature map that a denoiser publishes under a name.
+
+    Attributes:
+        name: `skip.N` (what the decoder receives), `mid`, `up.N` (block outputs) or `res.…` (a residual branch
+            before its skip is added).
+        channels: Channels of the map.
+        stride: How many times smaller it is than x_t along each spatial side.
+    """
+
+    name: str
+    channels: int
+    stride: int
+
+
+@dataclass(frozen=True)
+class Ports:
+    """Widths of the ports: what a denoiser accepts, or what a conditioner gives.
+
+    Attributes:
+        context: Width d of the context tokens (B, M, d); 0 for none.
+        vector: Width d of the vector (B, d); 0 for none.
+        concat: Channels beside x_t; 0 for none.
+        affine: Taps that are edited (conditioner), or that can be (denoiser): name → channels.
+    """
+
+    context: int = 0
+    vector: int = 0
+    concat: int = 0
+    affine: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Affine:
+    """An edit of one tap: h ← (1 + scale) ⊙ h + shift, after group normalisation where `groups` asks for it.
+
+    Attributes:
+        scale: Broadcastable to the tap, or `None` for 0.
+        shift: Broadcastable to the tap, or `None` for 0.
+        groups: Normalise h in this many groups first (StableSR's released weights need it); 0 for none.
+    """
+
+    scale: Tensor | None = None
+    shift: Tensor | None = None
+    groups: int = 0
+
+    def __call__(self, h: Tensor) -> Tensor:
+        """Return the edited feature map; `h` (B, C, *spatial) is left as it was."""
+        if self.groups:
+            h = functional.group_norm(h, self.groups)
+        if self.scale is not None:
+            h = torch.addcmul(h, self.scale.to(h.dtype), h)
+        if self.shift is not None:
+            h = h + self.shift.to(h.dtype)
+        return h
+
+    def __add__(self, other: "Affine") -> "Affine":
+        """Return both edits at once: scales add, shifts add."""
+        return Affine(_sum(self.scale, other.scale), _sum(self.shift, other.shift), max(self.groups, other.groups))
+
+
+@dataclass(frozen=True)
+class Condition:
+    """What a denoiser is told, for a whole batch.
+
+    Attributes:
+        context: (B, M, d) tokens for cross-attention.
+        context_mask: (B, M) bool, true where a token counts; `None` when all do.
+        vector: (B, d), added to the time embedding.
+        concat: (B, C′, *spatial), channels beside x_t.
+        affine: Tap name → edit.
+    """
+
+    context: Tensor | None = None
+    context_mask: Tensor | None = None
+    vector: Tensor | None = None
+    concat: Tensor | None = None
+    affine: Mapping[str, Affine] = field(default_factory=dict)
+
+    def __or__(self, other: "Condition") -> "Condition":
+        """Return both conditions together: tokens and channels are joined, vectors and edits added."""
+        affine = dict(self.affine)
+        for name, edit in other.affine.items():
+            affine[name] = affine[name] + edit if name in affine else edit
+        return Condition(
+            context=_join(self.context, other.context, 1),
+            context_mask=_join_masks(self, other),
+            vector=_sum(self.vector, other.vector),
+            concat=_join(self.concat, other.concat, 1),
+            affine=affine,
+        )
+
+    def edit(self, tap: str, h: Tensor) -> Tensor:
+        """Return the feature map `h` of `tap`, edited if this condition asks for it, else `h` itself."""
+        change = self.affine.get(tap)
+        return h if change is None else change(h)
+
+    def without(self, *ports: str) -> "Condition":
+        """Return a copy with the named ports empty."""
+        empty = {f.name: None for f in fields(self)} | {"affine": {}}
+        return replace(self, **{port: empty[port] for port in ports})  # type: ignore[arg-type]
+
+
+def stack(codes: Sequence[object]) -> object:
+    """Return the codes (equal trees of batch-first tensors) joined along the batch: guidance branches in one pass."""
+    return pytree.tree_map(lambda *leaves: torch.cat(leaves), codes[0], *codes[1:])
+
+
+def choose(keep: Tensor, code: object, null: object) -> object:
+    """Return `code` for the items where `keep` (B,) bool is true, `null` for the others, leaf by leaf."""
+
+    def pick(a: Tensor, b: Tensor) -> Tensor:
+        return torch.where(keep.to(a.device).view(-1, *[1] * (a.dim() - 1)), a, b)
+
+    return pytree.tree_map(pick, code, null)
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
+
+
+def _join(a: Tensor | None, b: Tensor | None, dim: int) -> Tensor | None:
+    return b if a is None else a if b is None else torch.cat([a, b], dim)
+
+
+def _join_masks(a: Condition, b: Condition) -> Tensor | None:
+    if a.context_mask is None and b.context_mask is None:
+        return None
+    parts = []
+    for side in (a, b):
+        if side.context is not None:
+            everyone = torch.ones(side.context.shape[:2], dtype=torch.bool, device=side.context.device)
+            parts.append(everyone if side.context_mask is None else side.context_mask)
+    return torch.cat(parts, 1)
+
+
+def _leaves(value: object) -> tuple[list[object], list[str]]:
+    return [getattr(value, f.name) for f in fields(value)], [f.name for f in fields(value)]  # type: ignore[arg-type]
+
+
+for _kind in (Condition, Affine):
+    pytree.register_pytree_node(
+        _kind,
+        _leaves,
+        lambda values, names, _kind=_kind: _kind(**dict(zip(names, values, strict=True))),  # type: ignore[misc]
+        serialized_type_name=f"diffloom.{_kind.__name__}",
+    )

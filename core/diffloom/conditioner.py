@@ -1,0 +1,51 @@
+"""Conditioner: turns something in a batch (a label, a caption, an image) into what a denoiser is told.
+
+Law: `encode` runs once per sample, `forward` at every step. A static conditioner's code *is* its `Condition`, and the
+inherited `forward` returns it. `null` gives the code of "nothing said", for guidance and for drop-out in training.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Any
+
+from torch import Tensor, nn
+
+from diffloom.condition import Condition, Ports
+
+Batch = dict[str, Any]
+"""Conventional keys: `image` (B, C, H, W) in [−1, 1], `label` (B,) int64, `mask`, `caption`, `low_res`, …"""
+
+Code = Any
+"""A `Condition`, or any tree (dict, list, tuple) of tensors whose first dimension is the batch."""
+
+
+class Conditioner(nn.Module, ABC):
+    """Base of all conditioners.
+
+    Attributes:
+        gives: The ports it fills, with widths.
+        needs: Keys of the batch that `encode` reads.
+    """
+
+    gives: Ports
+    needs: tuple[str, ...] = ()
+
+    @abstractmethod
+    def encode(self, batch: Batch) -> Code:
+        """Return the code of each item; computed once per sample."""
+
+    @abstractmethod
+    def null(self, code: Code) -> Code:
+        """Return the unconditional code, in the shapes of `code`."""
+
+    def forward(self, code: Code, x_t: Tensor, t: Tensor, given: Condition) -> Condition:
+        """Return what this conditioner adds at time t.
+
+        Args:
+            code: What `encode` returned.
+            x_t: Noisy data (B, C, *spatial), before any `concat`.
+            t: (B,) or 0-d.
+            given: What the conditioners before this one said.
+        """
+        if not isinstance(code, Condition):
+            raise TypeError(f"{type(self).__name__}.encode does not return a Condition, so it must define forward")
+        return code

@@ -1,0 +1,42 @@
+"""Denoiser: a network that looks at x_t and t, and at what it is told, and says what is noise and what is not.
+
+Law: removing every edit and every reader leaves the output bit-equal; `read` returns the feature maps of the named
+taps as they are after their edits. What the output means (`Prediction`) is the recipe's business, not the network's.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from diffloom.condition import Condition, Ports, Tap
+
+
+class Denoiser(nn.Module, ABC):
+    """Base of all denoisers.
+
+    Attributes:
+        taps: The feature maps it publishes, in the order in which they are computed.
+        ports: What it accepts, with widths; checked before anything is allocated.
+        out_channels: Channels of the output: the space's, or twice that with learned variance.
+    """
+
+    taps: tuple[Tap, ...] = ()
+    ports: Ports = Ports()
+    out_channels: int
+
+    @abstractmethod
+    def forward(
+        self, x_t: Tensor, t: Tensor, condition: Condition | None = None, *, read: Sequence[str] = ()
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """Return the network's output.
+
+        Args:
+            x_t: Noisy data, (B, C, *spatial), any float type.
+            t: Time, (B,), or 0-d when the whole batch is at one level; integer or real, 0 … T−1.
+            condition: What it is told; the ports filled must be among `ports`.
+            read: Names of taps to return as well.
+
+        Returns:
+            (B, out_channels, *spatial); or that and {tap: feature map} when `read` is given.
+        """

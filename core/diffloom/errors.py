@@ -1,0 +1,35 @@
+"""Errors: each is one sentence that says where, what was expected, what came and what to do.
+
+All derive from `DiffloomError`; the command line prints them without a traceback and exits with 2.
+"""
+
+from diffloom_registry.errors import BrokenPlugin, ConfigError, DiffloomError, Problem, UnknownComponent
+
+
+class RecipeError(DiffloomError):
+    """A recipe does not say what it must."""
+
+
+class IncompatibleParts(DiffloomError):
+    """Two parts of a system do not fit together."""
+
+
+class CheckpointError(DiffloomError):
+    """A file of weights or of a run's state cannot be used."""
+
+
+class DataError(DiffloomError):
+    """A data set, or one of its files, cannot be read."""
+
+
+__all__ = [
+    "BrokenPlugin",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "DiffloomError",
+    "IncompatibleParts",
+    "Problem",
+    "RecipeError",
+    "UnknownComponent",
+]
