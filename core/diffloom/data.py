@@ -1,20 +1,23 @@
-"""Dataset, Transform: where samples come from. A sample is a dict; what comes out depends on (seed, epoch, index) only.
+"""Dataset, Transform: where samples come from. A sample is a dict, a function of (seed, epoch, index) and no more.
 
-Order and random transforms are functions of the seed and the position, so a resumed run sees exactly the samples
-that an unbroken one would have seen, with any number of workers.
+Order and random transforms are functions of the seed and the position, so a resumed run sees exactly the
+samples that an unbroken one would have seen, with any number of workers.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from numbers import Integral, Real
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from diffloom.errors import DataError
 from diffloom.noise import mix
 from diffloom.space import Space
 
 Sample = dict[str, Any]
-"""One item: `image` (C, H, W) float32 in [−1, 1], `label` int, `caption` str, … as in a `Batch`, without the B."""
+"""One item: `image` (C, H, W) float32 in [−1, 1], `label` int, `caption` str, …: a `Batch` without the B."""
 
 
 class Transform(ABC):
@@ -50,7 +53,7 @@ class Dataset(ABC):
 
     @abstractmethod
     def read(self, index: int) -> Sample:
-        """Return sample `index`, before any transform. Raises DataError naming the file that cannot be read."""
+        """Return sample `index`, before any transform; DataError naming a file that cannot be read."""
 
     def get(self, index: int, *, seed: int = 0, epoch: int = 0) -> Sample:
         """Return sample `index` after the transforms; equal arguments give an equal sample."""
@@ -59,3 +62,50 @@ class Dataset(ABC):
         for transform in self.transforms:
             sample = transform(sample, generator)
         return sample
+
+
+def transformed(space: Space, transforms: Sequence[Transform]) -> Space:
+    """Return the space of images that were in `space` before `transforms`."""
+    for transform in transforms:
+        space = transform.space(space)
+    return space
+
+
+def collate(samples: Sequence[Sample]) -> dict[str, Any]:
+    """Return the batch of `samples`.
+
+    Tensors are stacked to (B, …), truth values become a bool tensor (B,), whole numbers int64 (B,), other
+    numbers float32 (B,); strings and everything else become a list of B.
+
+    Raises:
+        DataError: The samples have different keys, or a key's tensors different shapes.
+    """
+    if not samples:
+        raise DataError("there are no samples to make a batch of", remedy="give a data set that has samples")
+    keys = list(samples[0])
+    for sample in samples:
+        if set(sample) != set(keys):
+            raise DataError(
+                "the samples of a batch have different keys",
+                expected=f"{', '.join(keys)} in all",
+                got=f"one with {', '.join(sample)}",
+                remedy="give every sample of a data set the same keys",
+            )
+    return {key: _column(key, [sample[key] for sample in samples]) for key in keys}
+
+
+def _column(key: str, values: list[Any]) -> Any:
+    if all(isinstance(value, Tensor) for value in values):
+        shapes = {tuple(value.shape) for value in values}
+        if len(shapes) > 1:
+            raise DataError(
+                f"the tensors {key!r} of a batch do not stack",
+                expected="one shape",
+                got=" and ".join(str(shape) for shape in sorted(shapes)),
+                remedy="give the data set a size, or a `resize` transform",
+            )
+        return torch.stack(values)
+    for kind, dtype in ((bool, torch.bool), (Integral, torch.int64), (Real, torch.float32)):
+        if all(isinstance(value, kind) for value in values):
+            return torch.tensor(values, dtype=dtype)
+    return values

@@ -1,0 +1,66 @@
+"""Digits: real handwritten digits that come with scikit-learn, so that everything can be tried offline.
+
+1797 greyscale images of 8×8 with values 0 … 16, made from the forms of 43 writers (Alpaydin & Kaynak 1998,
+"Optical Recognition of Handwritten Digits", UCI; scikit-learn has the collection's test part).
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from sklearn.datasets import load_digits
+from torch import Tensor
+
+from diffloom.data import Dataset, Sample, Transform, transformed
+from diffloom.noise import mix
+from diffloom.space import Space
+from diffloom_data.pixels import resize
+
+_HIGHEST = 16.0
+
+
+class Digits(Dataset):
+    """Handwritten digits: `image` (1, size, size) float32 in [−1, 1] (−1 paper, 1 ink) and `label` 0 … 9.
+
+    The test part is one fifth of every class, always the same images. A bicubic filter enlarges them.
+    """
+
+    keys = ("image", "label")
+    classes = tuple("0123456789")
+
+    def __init__(
+        self,
+        *,
+        size: Annotated[int, Field(ge=4, le=512, description="height and width of the images")] = 16,
+        split: Annotated[
+            Literal["train", "test", "all"], Field(description="4/5 of every class, the other 1/5, or all")
+        ] = "train",
+        transforms: Annotated[tuple[Transform, ...], Field(description="applied in order")] = (),
+    ) -> None:
+        digits = load_digits()
+        labels = torch.from_numpy(digits.target).long()
+        rows = torch.tensor(_rows(labels, split))
+        self.size = size
+        self.transforms = transforms
+        self.space = transformed(Space(1, (size, size)), transforms)
+        self._labels = labels[rows]
+        self._images = torch.from_numpy(digits.images).float()[rows, None] / _HIGHEST
+
+    def __len__(self) -> int:
+        return len(self._labels)
+
+    def read(self, index: int) -> Sample:
+        """Return digit `index` of the split."""
+        image = resize(self._images[index], (self.size, self.size))
+        return {"image": image.mul_(2).sub_(1), "label": int(self._labels[index])}
+
+
+def _rows(labels: Tensor, split: str) -> list[int]:
+    """Return the rows of the split in ascending order; each class gives one fifth to the test part."""
+    if split == "all":
+        return list(range(len(labels)))
+    test: set[int] = set()
+    for label in labels.unique().tolist():
+        rows = torch.nonzero(labels == label).flatten().tolist()
+        test.update(sorted(rows, key=lambda row: mix("digits", row))[: round(len(rows) / 5)])
+    return [row for row in range(len(labels)) if (row in test) == (split == "test")]
