@@ -1,4 +1,4 @@
-"""Dataset, Transform: where samples come from. A sample is a dict, a function of (seed, epoch, index) and no more.
+"""Dataset, Transform: where samples come from. A sample is a function of (seed, epoch, index) and no more.
 
 Order and random transforms are functions of the seed and the position, so a resumed run sees exactly the
 samples that an unbroken one would have seen, with any number of workers.

@@ -4,17 +4,18 @@
 "Optical Recognition of Handwritten Digits", UCI; scikit-learn has the collection's test part).
 """
 
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from pydantic import Field
 from sklearn.datasets import load_digits
-from torch import Tensor
 
 from diffloom.data import Dataset, Sample, Transform, transformed
 from diffloom.noise import mix
 from diffloom.space import Space
 from diffloom_data.pixels import resize
+from diffloom_data.splits import Split
 
 _HIGHEST = 16.0
 
@@ -23,6 +24,11 @@ class Digits(Dataset):
     """Handwritten digits: `image` (1, size, size) float32 in [−1, 1] (−1 paper, 1 ink) and `label` 0 … 9.
 
     The test part is one fifth of every class, always the same images. A bicubic filter enlarges them.
+
+    Args:
+        size: Height and width of the images.
+        split: Four fifths of every class (train), the other fifth (test), or all.
+        transforms: Applied in order to every sample.
     """
 
     keys = ("image", "label")
@@ -31,20 +37,17 @@ class Digits(Dataset):
     def __init__(
         self,
         *,
-        size: Annotated[int, Field(ge=4, le=512, description="height and width of the images")] = 16,
-        split: Annotated[
-            Literal["train", "test", "all"], Field(description="4/5 of every class, the other 1/5, or all")
-        ] = "train",
-        transforms: Annotated[tuple[Transform, ...], Field(description="applied in order")] = (),
+        size: Annotated[int, Field(ge=4, le=512)] = 16,
+        split: Split = "train",
+        transforms: tuple[Transform, ...] = (),
     ) -> None:
         digits = load_digits()
-        labels = torch.from_numpy(digits.target).long()
-        rows = torch.tensor(_rows(labels, split))
+        rows = _rows(digits.target.tolist(), split)
         self.size = size
         self.transforms = transforms
         self.space = transformed(Space(1, (size, size)), transforms)
-        self._labels = labels[rows]
-        self._images = torch.from_numpy(digits.images).float()[rows, None] / _HIGHEST
+        self._labels = [int(digits.target[row]) for row in rows]
+        self._images = torch.from_numpy(digits.images[rows]).float().unsqueeze(1) / _HIGHEST
 
     def __len__(self) -> int:
         return len(self._labels)
@@ -52,15 +55,15 @@ class Digits(Dataset):
     def read(self, index: int) -> Sample:
         """Return digit `index` of the split."""
         image = resize(self._images[index], (self.size, self.size))
-        return {"image": image.mul_(2).sub_(1), "label": int(self._labels[index])}
+        return {"image": image.mul_(2).sub_(1), "label": self._labels[index]}
 
 
-def _rows(labels: Tensor, split: str) -> list[int]:
+def _rows(labels: Sequence[int], split: Split) -> list[int]:
     """Return the rows of the split in ascending order; each class gives one fifth to the test part."""
     if split == "all":
         return list(range(len(labels)))
     test: set[int] = set()
-    for label in labels.unique().tolist():
-        rows = torch.nonzero(labels == label).flatten().tolist()
+    for label in sorted(set(labels)):
+        rows = [row for row, other in enumerate(labels) if other == label]
         test.update(sorted(rows, key=lambda row: mix("digits", row))[: round(len(rows) / 5)])
     return [row for row in range(len(labels)) if (row in test) == (split == "test")]

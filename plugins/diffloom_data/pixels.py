@@ -8,8 +8,8 @@ from torch.nn import functional
 def resize(image: Tensor, size: tuple[int, int], *, nearest: bool = False) -> Tensor:
     """Return `image` (…, H, W) at another size (…, h, w), of the same type.
 
-    Bicubic (Keys 1981, a = −1/2, as Pillow's), antialiased where it shrinks, held to the range of the values that
-    went in, which it would else overshoot. `nearest` takes existing values only: for masks and indices.
+    Bicubic (Keys 1981, a = −1/2, as Pillow's), antialiased where it shrinks, held to the range of the values
+    that went in, which it would else overshoot. `nearest` takes existing values only: for masks and indices.
     """
     if tuple(image.shape[-2:]) == tuple(size):
         return image.clone()
@@ -29,7 +29,7 @@ def centre_crop(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def fit(image: Tensor, size: tuple[int, int], *, nearest: bool = False) -> Tensor:
-    """Return `image` (…, H, W) scaled in proportion until it just covers `size`, then cropped at the centre."""
+    """Return `image` (…, H, W) scaled in proportion to just cover `size`, then cropped at the centre."""
     scale = max(want / have for want, have in zip(size, image.shape[-2:], strict=True))
     height, width = (max(s, round(side * scale)) for s, side in zip(size, image.shape[-2:], strict=True))
     return centre_crop(resize(image, (height, width), nearest=nearest), size).contiguous()
