@@ -1,0 +1,204 @@
+"""UNet: the network of Ho et al. 2020 (arXiv 2006.11239) and, by its parameters, of Improved DDPM (2102.09672).
+
+Levels halve the map. A stem and `blocks` residual blocks per level lead down, residual–attention–residual
+stand in the middle, `blocks` + 1 per level lead up. The way up receives every map of the way down beside its own.
+`UNet(channels=128, attention=(16,))` on 32×32 RGB is the paper's CIFAR-10 network: 35,746,307 parameters.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from diffloom.condition import Condition, Ports, Tap
+from diffloom.denoiser import Denoiser
+from diffloom.errors import IncompatibleParts
+from diffloom.space import Space
+from diffloom_ddpm.stages import Plan, Stage
+from diffloom_nets import (
+    Conv2d,
+    Convention,
+    Downsample,
+    Padding,
+    Taps,
+    TimeEmbedding,
+    TimeProjection,
+    Upsample,
+    xavier,
+    zero,
+)
+
+Count = Annotated[int, Field(gt=0)]
+
+
+class UNet(Denoiser):
+    """The U-Net of DDPM and Improved DDPM, for any number of channels.
+
+    Its taps are `res.down.N`, `skip.N` (0 is the stem's), `res.mid.N`, `mid`, `res.up.N` and `up.N` (each block
+    of the way up). An edited skip changes what the way up receives, not the way down. The output starts as 0.
+
+    Args:
+        space: What is diffused; its sides must divide by 2 once for each level after the first.
+        channels: Width of the first level.
+        multipliers: Width of each level, in multiples of `channels`.
+        blocks: Residual blocks per level on the way down; one more on the way up.
+        attention: Map sizes, in pixels of the longer side, at which attention follows each block.
+        heads: Attention heads.
+        head_width: Channels per head, instead of a number of heads.
+        dropout: Probability, in the residual blocks.
+        groups: Most groups of a normalisation; the largest divisor of its width up to this is taken.
+        eps: Added to the variance in a normalisation: 1e-6 in DDPM, 1e-5 in Improved DDPM.
+        embedding: Of time: ddpm is [sin | cos], adm [cos | sin]. Pretrained weights know only one of them.
+        scale_shift: Whether time scales and shifts the second normalisation, or is added before it.
+        padding: Of the halvings: same (right and bottom only, DDPM) or symmetric (Improved DDPM).
+        concat: Extra input channels, for what is told beside x_t.
+        vector: Width of the vector port. By default that of the time embedding, 4 · channels; another width
+            is projected to it by a linear layer; 0 closes the port.
+        variance: learned doubles the output channels.
+
+    Raises:
+        IncompatibleParts: The space's sides do not divide, attention is asked for at a size that no level
+            has, or the heads cannot share the channels.
+    """
+
+    def __init__(
+        self,
+        *,
+        space: Space,
+        channels: Count = 64,
+        multipliers: Annotated[Sequence[Count], Field(min_length=1)] = (1, 2, 2, 2),
+        blocks: Count = 2,
+        attention: Sequence[Count] = (),
+        heads: Count = 1,
+        head_width: Count | None = None,
+        dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
+        groups: Count = 32,
+        eps: Annotated[float, Field(gt=0)] = 1e-6,
+        embedding: Convention = "ddpm",
+        scale_shift: bool = False,
+        padding: Padding = "same",
+        concat: Annotated[int, Field(ge=0)] = 0,
+        vector: Annotated[int, Field(ge=0)] | None = None,
+        variance: Literal["fixed", "learned"] = "fixed",
+    ) -> None:
+        super().__init__()
+        attended = _attended(space, len(multipliers), attention)
+        widths, wide = [channels * m for m in multipliers], 4 * channels
+        plan = Plan(
+            channels, widths, attended, blocks, heads, head_width, dropout, groups, eps, scale_shift, padding
+        )
+        vector = wide if vector is None else vector
+        self.channels = space.channels
+        self.out_channels = space.channels * (2 if variance == "learned" else 1)
+        self.multiple = 2 ** (len(widths) - 1)
+
+        self.time = TimeEmbedding(channels, wide, convention=embedding, vector=vector)
+        self.stem = xavier(Conv2d(space.channels + concat, channels, 3, padding=1))
+        self.down = nn.ModuleList(plan.down())
+        self.middle = nn.ModuleList(plan.middle())
+        self.up = nn.ModuleList(plan.up())
+        self.norm = plan.norm(widths[0])
+        self.head = zero(Conv2d(widths[0], self.out_channels, 3, padding=1))
+        stages = [step for step in (*self.down, *self.middle, *self.up) if isinstance(step, Stage)]
+        self.project = TimeProjection(wide, [stage.block.time_width for stage in stages])
+
+        self.taps = tuple(self._taps(plan))
+        self.ports = Ports(vector=vector, concat=concat, affine={tap.name: tap.channels for tap in self.taps})
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, condition: Condition | None = None, *, read: Sequence[str] = ()
+    ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
+        """Return the network's output, and the maps of the taps in `read` if there are any; see `Denoiser`.
+
+        Raises:
+            IncompatibleParts: A side of x_t does not divide by `multiple`, the condition does not fit the
+                ports, or a tap has an unknown name.
+        """
+        condition = condition or Condition()
+        self._check(x_t, condition)
+        taps = Taps(self.ports.affine, condition, read)
+        times = iter(self.project(self.time(t, condition.vector)))
+        x = x_t if condition.concat is None else torch.cat([x_t, condition.concat.to(x_t.dtype)], 1)
+        h = self.stem(x.to(self.stem.weight.dtype, memory_format=torch.channels_last))
+        skips = [taps("skip.0", h)]
+        for index, step in enumerate(self.down, 1):
+            h = step(h, next(times), taps) if isinstance(step, Stage) else step(h)
+            skips.append(taps(f"skip.{index}", h))
+        for stage in self.middle:
+            h = stage(h, next(times), taps)
+        h = taps("mid", h)
+        index = 0
+        for step in self.up:
+            if isinstance(step, Stage):
+                h = taps(f"up.{index}", step(torch.cat([h, skips.pop()], 1), next(times), taps))
+                index += 1
+            else:
+                h = step(h)
+        out = self.head(self.norm.activated(h)).to(x_t.dtype).contiguous()
+        return (out, {name: taps.maps[name] for name in read}) if read else out
+
+    def _check(self, x_t: Tensor, condition: Condition) -> None:
+        if any(side % self.multiple for side in x_t.shape[2:]):
+            raise _indivisible(x_t.shape[2:], self.multiple)
+        if condition.context is not None:
+            raise IncompatibleParts("this network has no context port", where="denoiser")
+        for port, told, axis in (("vector", condition.vector, -1), ("concat", condition.concat, 1)):
+            width = getattr(self.ports, port)
+            got = 0 if told is None else told.shape[axis]
+            if got != width and (told is not None or port == "concat"):
+                raise IncompatibleParts(
+                    f"the {port} port does not fit",
+                    where="denoiser",
+                    expected=f"width {width}",
+                    got=f"width {got}",
+                )
+
+    def _taps(self, plan: Plan) -> Iterator[Tap]:
+        stride, skips = 1, plan.skips()
+        yield Tap("skip.0", skips[0], stride)
+        for index, step in enumerate(self.down, 1):
+            if isinstance(step, Downsample):
+                stride *= 2
+            elif isinstance(step, Stage):
+                yield Tap(step.block.tap, step.block.out_channels, stride)
+            yield Tap(f"skip.{index}", skips[index], stride)
+        for index in range(2):
+            yield Tap(f"res.mid.{index}", plan.widths[-1], stride)
+        yield Tap("mid", plan.widths[-1], stride)
+        index = 0
+        for step in self.up:
+            if isinstance(step, Upsample):
+                stride //= 2
+            elif isinstance(step, Stage):
+                yield Tap(step.block.tap, step.block.out_channels, stride)
+                yield Tap(f"up.{index}", step.block.out_channels, stride)
+                index += 1
+
+
+def _attended(space: Space, levels: int, attention: Sequence[int]) -> list[bool]:
+    """Return for each level whether attention stands there, or raise if the space does not fit."""
+    multiple = 2 ** (levels - 1)
+    if any(side % multiple for side in space.size):
+        raise _indivisible(space.size, multiple)
+    sizes = [max(space.size) >> level for level in range(levels)]
+    missing = sorted(set(attention) - set(sizes))
+    if missing:
+        raise IncompatibleParts(
+            "attention is asked for at a size that no level has",
+            where="denoiser.attention",
+            expected=f"some of {', '.join(map(str, sizes))}",
+            got=", ".join(map(str, missing)),
+        )
+    return [size in attention for size in sizes]
+
+
+def _indivisible(size: Sequence[int], multiple: int) -> IncompatibleParts:
+    return IncompatibleParts(
+        "the network halves the map to sides that are no whole numbers",
+        where="denoiser",
+        expected=f"sides that are multiples of {multiple}",
+        got=" × ".join(map(str, size)),
+        remedy="crop or pad the data, or take fewer multipliers",
+    )

@@ -1,0 +1,105 @@
+"""Residual blocks that know the time."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from diffloom_nets.conv import Conv2d, xavier, zero
+from diffloom_nets.taps import Taps
+
+
+def group_count(channels: int, most: int = 32) -> int:
+    """Return the largest divisor of `channels` that is at most `most`: 32 for 128, 24 for 48, 1 for 37."""
+    return max(n for n in range(1, min(channels, most) + 1) if channels % n == 0)
+
+
+class GroupNorm(nn.GroupNorm):
+    """Group normalisation, optionally scaled and shifted once more and passed through SiLU.
+
+    Args:
+        channels: Of the map.
+        groups: Most groups; the largest divisor of `channels` up to it is taken.
+        eps: Added to the variance.
+    """
+
+    def __init__(self, channels: int, *, groups: int = 32, eps: float = 1e-6) -> None:
+        super().__init__(group_count(channels, groups), channels, eps=eps)
+
+    def activated(self, h: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """Return silu((1 + scale) ⊙ norm(h) + shift).
+
+        Args:
+            h: (B, C, H, W).
+            modulation: [scale | shift], (B, 2C) or (1, 2C), or `None` for neither.
+        """
+        weight: Tensor = self.weight
+        bias: Tensor = self.bias
+        if modulation is not None and modulation.shape[0] == 1:
+            scale, shift = (1 + modulation[0, : self.num_channels]), modulation[0, self.num_channels :]
+            weight, bias = weight * scale, torch.addcmul(shift, bias, scale)
+            modulation = None
+        h = functional.group_norm(h, self.num_groups, weight, bias, self.eps)
+        if modulation is not None:
+            scale, shift = modulation[:, :, None, None].chunk(2, 1)
+            h = torch.addcmul(shift, h, 1 + scale)
+        return functional.silu(h, inplace=not torch.is_grad_enabled())
+
+
+class ResBlock(nn.Module):
+    """skip(x) + conv(silu(norm(conv(silu(norm(x))) + time))), the last convolution zero at the start.
+
+    Time comes in between as a shift, or as scale and shift of the second normalisation (Nichol & Dhariwal
+    2021). The branch before its skip is added is the tap `res.…`.
+
+    Args:
+        channels: Of the input.
+        out: Of the output; a 1×1 convolution carries the skip where they differ.
+        tap: Name of the branch's tap.
+        dropout: Probability, before the last convolution.
+        scale_shift: Whether time scales as well as shifts.
+        groups: Most groups of the normalisations.
+        eps: Of the normalisations.
+
+    Attributes:
+        time_width: Width of what `TimeProjection` must give this block.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        out: int,
+        *,
+        tap: str = "res",
+        dropout: float = 0.0,
+        scale_shift: bool = False,
+        groups: int = 32,
+        eps: float = 1e-6,
+    ) -> None:
+        super().__init__()
+        self.tap = tap
+        self.out_channels = out
+        self.scale_shift = scale_shift
+        self.time_width = 2 * out if scale_shift else out
+        self.norm1 = GroupNorm(channels, groups=groups, eps=eps)
+        self.conv1 = xavier(Conv2d(channels, out, 3, padding=1))
+        self.norm2 = GroupNorm(out, groups=groups, eps=eps)
+        self.dropout = nn.Dropout(dropout)
+        self.conv2 = zero(Conv2d(out, out, 3, padding=1))
+        self.skip = xavier(Conv2d(channels, out, 1)) if channels != out else None
+
+    def forward(self, x: Tensor, time: Tensor, taps: Taps) -> Tensor:
+        """Return the block's output.
+
+        Args:
+            x: (B, channels, H, W).
+            time: (B, time_width), or (1, time_width) for the whole batch.
+            taps: The edits and readers of this pass.
+
+        Returns:
+            (B, out, H, W).
+        """
+        h = self.norm1.activated(x)
+        h = self.conv1(h, None if self.scale_shift else time)
+        h = self.norm2.activated(h, time if self.scale_shift else None)
+        h = taps(self.tap, self.conv2(self.dropout(h)))
+        return h + (x if self.skip is None else self.skip(x))
