@@ -15,7 +15,9 @@ from diffloom_registry.errors import (
     UnknownComponent,
 )
 from diffloom_registry.kinds import Entry, Kind
-from diffloom_registry.registry import Override, Parameter, Registry
+from diffloom_registry.override import Override
+from diffloom_registry.parameters import Parameter
+from diffloom_registry.registry import Registry
 
 __all__ = [
     "MISSING",

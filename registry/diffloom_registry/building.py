@@ -1,4 +1,4 @@
-"""From a `Config` to the object: children first, injected parts once each, everything missing told before anything is built."""
+"""From a `Config` to the object: what is missing is told first, then children are built first."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ class Config:
         cls: Its class.
         values: Validated values of the constructor's plain parameters, defaults included.
         extras: Validated keys that every component of the kind accepts; ``None`` if the kind has none.
-        children: Parameter -> nested component, or a list or dict of them; an object that came built stays itself.
+        children: Parameter -> nested component, or several in a list or dict; a built object stays itself.
         injected: Parameter -> the interface or service that the system provides.
         path: Where it stands in the data it came from.
         slots: The constructor's parameters that take other parts.
@@ -42,7 +42,7 @@ class Config:
     slots: Mapping[str, Slot] = field(default_factory=dict, repr=False, compare=False)
 
     def resolved(self) -> dict[str, object]:
-        """Return plain data that says all of it, defaults included; validating it gives an equal configuration.
+        """Return plain data that says all of it, defaults included; validated, they give an equal one.
 
         Raises:
             DiffloomError: If a part was handed in as an object, which no data can say.

@@ -1,4 +1,4 @@
-"""A component's configuration is its constructor: reading the signature, and refusing what a recipe cannot say."""
+"""A component's configuration is its constructor: reading it, and refusing what a recipe cannot say."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import NoneType, UnionType
-from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, Union, cast, get_args, get_origin, get_type_hints
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, create_model
 from pydantic.fields import FieldInfo
@@ -85,7 +85,7 @@ class Component:
         annotations: Parameter -> annotation, in the order of the signature.
         defaults: Parameter -> default, or ``MISSING``.
         slots: The parameters that take other parts.
-        fields: All parameters but those that take a single part; a list or dict of parts counts by its length only.
+        fields: All parameters but those that take a single part; several parts count by their number.
     """
 
     entry: Entry
@@ -145,8 +145,8 @@ def read(entry: Entry, cls: type, interface: type, parts: Parts) -> Component:
 def _signature(entry: Entry, definer: type, inherited: bool) -> list[inspect.Parameter]:
     """Return the constructor's parameters without ``self``, all keyword-only.
 
-    What an ``__init__`` that comes from the interface, or from beneath it, takes as ``*args`` and ``**kwargs`` is not the
-    component's doing and no configuration: ``object`` and ``torch.nn.Module`` have such.
+    What an ``__init__`` that comes from the interface, or from beneath it, takes as ``*args`` and
+    ``**kwargs`` is not the component's doing and no configuration: ``object`` and others have such.
     """
     try:
         parameters = list(inspect.signature(vars(definer)["__init__"]).parameters.values())[1:]
@@ -264,7 +264,7 @@ def _placeholder(slot: Slot, annotation: object) -> object:
     """Return an annotation that keeps a container's bounds and forgets what is in it."""
     inner: object = list[None] if slot.shape == "list" else dict[str, None]
     metadata = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
-    whole: object = inner | None if slot.optional else inner  # type: ignore[operator]  # a generic alias, checked above
+    whole: object = inner | None if slot.optional else inner  # type: ignore[operator]  # an alias
     return Annotated[whole, *metadata] if metadata else whole
 
 
@@ -272,9 +272,9 @@ def _verify(entry: Entry, name: str, annotation: object, default: object) -> Non
     """Refuse an annotation that JSON cannot hold, and a default that does not fit its annotation."""
     where = f"parameter {name!r} of its constructor"
     try:
-        adapter: TypeAdapter[object] = TypeAdapter(annotation)
+        adapter: TypeAdapter[Any] = TypeAdapter(cast("Any", annotation))
         adapter.json_schema()
-        required = FieldInfo.from_annotation(annotation).is_required()  # type: ignore[arg-type]  # any annotation will do
+        required = FieldInfo.from_annotation(cast("Any", annotation)).is_required()
     except Exception as error:
         raise entry.broken(
             f"{where} cannot be given by a recipe",
@@ -296,7 +296,7 @@ def _verify(entry: Entry, name: str, annotation: object, default: object) -> Non
 
 
 def _field(name: str, annotation: object, default: object, description: str) -> FieldInfo:
-    told = FieldInfo.from_annotation(annotation).description  # type: ignore[arg-type]  # any annotation will do
+    told = FieldInfo.from_annotation(cast("Any", annotation)).description
     settings: dict[str, Any] = {"alias": name}
     if default is not MISSING:
         settings["default"] = default

@@ -1,7 +1,7 @@
 """Finding what installed distributions publish, without importing any of it.
 
-``importlib.metadata.entry_points()`` raises for everybody when one installed file has one malformed line, so each
-distribution's ``entry_points.txt`` is read here on its own, line by line.
+``importlib.metadata.entry_points()`` raises for everybody when one installed file has one malformed line, so
+each distribution's ``entry_points.txt`` is read here on its own, line by line.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def discover(groups: Mapping[str, str], *, near: str = "", disabled: str = "") -
 
     Args:
         groups: Entry-point group -> name of the kind that its entries have.
-        near: Prefix of groups that belong to this program: an unknown one that resembles a known one is reported.
+        near: Prefix of this program's groups: an unknown one that resembles a known one is reported.
         disabled: Comma-separated names of distributions to leave alone.
     """
     skip = {normalised(name) for name in disabled.split(",") if name.strip()}

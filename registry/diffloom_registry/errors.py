@@ -1,7 +1,7 @@
 """What can go wrong, each as one sentence with fields for its parts.
 
-A message says *where*, what the *problem* is, what was *expected*, what was *got* and the *remedy*; the cause is chained
-with ``raise ... from``. ``str(error)`` joins the parts on one line, so a command line can print it as it is.
+A message says *where*, what the *problem* is, what was *expected*, what was *got* and the *remedy*; the cause
+is chained with ``raise ... from``. ``str(error)`` joins the parts on one line, fit to be printed as it is.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class DiffloomError(Exception):
         return sentence(self.message, self.where, self.expected, self.got, self.remedy)
 
 
-class UnknownComponent(DiffloomError):
+class UnknownComponent(DiffloomError):  # noqa: N818  says what it is without "Error"
     """No component of a kind has the name that was asked for.
 
     Args:
@@ -103,7 +103,7 @@ class UnknownComponent(DiffloomError):
         self.args = (kind, name)  # so that pickle can call the constructor again
 
 
-class BrokenPlugin(DiffloomError):
+class BrokenPlugin(DiffloomError):  # noqa: N818  says what it is without "Error"
     """A plugin is installed and cannot be used; the others are not affected.
 
     Args:

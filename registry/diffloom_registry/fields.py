@@ -37,7 +37,7 @@ class Fields:
 
     Args:
         model: The model; it forbids other keys.
-        nested: Keys that hold a list or dict of components, with the kind of these; the model knows their length only.
+        nested: Key that holds several components -> their kind; the model knows their number only.
     """
 
     def __init__(self, model: type[BaseModel], nested: Mapping[str, str] | None = None) -> None:
@@ -61,8 +61,8 @@ class Fields:
         Args:
             data: Values by key.
             path: Where ``data`` stands, for the problems.
-            strict: Take the data as JSON, where text is never a number and a list may become a tuple; otherwise as
-                Python objects, which are converted where that loses nothing.
+            strict: Take the data as JSON, where text is never a number and a list may become a tuple;
+                otherwise as Python objects, which are converted where that loses nothing.
 
         Returns:
             The model, or ``None`` and what is wrong.
@@ -88,7 +88,7 @@ class Fields:
     def _problems(
         self, details: Sequence[ErrorDetails], data: Mapping[str, object], path: KeyPath
     ) -> list[Problem]:
-        """Translate pydantic's errors: one problem for a value, however many members of a union refused it."""
+        """Translate pydantic's errors: one for a value, however many members of a union refused it."""
         places = [_place(detail, data) for detail in details]
         found: dict[KeyPath, Problem] = {}
         for detail, place in zip(details, places, strict=True):
@@ -133,7 +133,7 @@ def unknown_key(path: KeyPath, known: Mapping[str, object]) -> Problem:
 
 
 def _place(detail: ErrorDetails, data: object) -> KeyPath:
-    """Return the part of an error's location that leads through the data; pydantic mixes in the names of types."""
+    """Return what of an error's location leads through the data; pydantic mixes in names of types."""
     place: list[str | int] = []
     loc = detail["loc"]
     for index, step in enumerate(loc):

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from dataclasses import dataclass
 
-from diffloom_registry.errors import BrokenPlugin, nearest
+from diffloom_registry.errors import BrokenPlugin
 
 
 @dataclass(frozen=True)
@@ -14,10 +13,10 @@ class Kind:
 
     Attributes:
         name: The kind's name; its entry-point group is ``prefix.name``.
-        interface: ``package.module:Class`` that every component subclasses; imported when one is first loaded.
+        interface: ``package.module:Class`` that every component subclasses; not imported before.
         summary: What components of this kind are for, in one sentence.
-        extras: ``package.module:Model``, a pydantic model of the keys that every component of the kind accepts beside
-            those of its constructor.
+        extras: ``package.module:Model``, a pydantic model of the keys that every component of the kind
+            accepts beside those of its constructor.
     """
 
     name: str
@@ -68,21 +67,3 @@ class Entry:
             got=got,
             remedy=remedy,
         )
-
-
-def locate(value: str) -> object:
-    """Import what ``package.module:attribute`` (or ``package.module``) names.
-
-    Raises:
-        AttributeError: If the module lacks the attribute.
-    """
-    module, _, attribute = value.partition(":")
-    found: object = importlib.import_module(module)
-    for name in attribute.split(".") if attribute else ():
-        try:
-            found = getattr(found, name)
-        except AttributeError as error:
-            near = nearest(name, dir(found))
-            hint = f", only {', '.join(near)}" if near else ""
-            raise AttributeError(f"{module} has no attribute {name!r}{hint}") from error
-    return found

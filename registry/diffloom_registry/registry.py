@@ -1,26 +1,23 @@
 """Names to classes: discovery, verification, configuration and construction of components.
 
-The law: whatever an installed package does, `names` and `entries` import nothing, a component that cannot be used
-harms nobody but who asks for it, and a call that fails leaves the registry as it was.
+The law: whatever an installed package does, `names` and `entries` import nothing, a component that cannot be
+used harms nobody but who asks for it, and a call that fails leaves the registry as it was.
 """
 
 from __future__ import annotations
 
-import importlib
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from types import MappingProxyType
-from typing import Literal, Self
 
 from pydantic import BaseModel
 
 from diffloom_registry import schema
 from diffloom_registry.building import Builder, Finish, Inject
 from diffloom_registry.config import Config
-from diffloom_registry.constructor import MISSING, Component, Parts, read
+from diffloom_registry.constructor import Component, Parts, read
 from diffloom_registry.discovery import Broken, Discovered, discover, normalised
 from diffloom_registry.errors import (
     BrokenPlugin,
@@ -34,57 +31,12 @@ from diffloom_registry.errors import (
     nearest,
 )
 from diffloom_registry.fields import Fields
-from diffloom_registry.kinds import Entry, Kind, locate
+from diffloom_registry.kinds import Entry, Kind
+from diffloom_registry.loading import load, locate
+from diffloom_registry.override import Override
+from diffloom_registry.parameters import Parameter, common, own
 from diffloom_registry.validation import Validator
-from diffloom_registry.wording import Json, bounds, type_text
-
-Role = Literal["value", "injected", "nested"]
-
-
-@dataclass(frozen=True)
-class Parameter:
-    """One key that a component accepts, for showing to people.
-
-    Attributes:
-        name: The key.
-        annotation: Its type, as source code writes it.
-        default: Its default, or ``MISSING``.
-        bounds: Its bounds in short, such as ``> 0``.
-        description: What it is for.
-        role: A plain ``value``, a part that is ``injected`` by the system, or ``nested`` components.
-        kind: The kind of the parts that it takes, if it takes components.
-        common: Whether every component of the kind accepts it, beside what its constructor takes.
-    """
-
-    name: str
-    annotation: str
-    default: object
-    bounds: str
-    description: str
-    role: Role
-    kind: str | None = None
-    common: bool = False
-
-
-class Override:
-    """A change that undoes itself: by ``close()``, or at the end of a ``with`` block."""
-
-    def __init__(self, undo: Callable[[], None]) -> None:
-        self._undo: Callable[[], None] | None = undo
-
-    def close(self) -> None:
-        """Undo the change; a second call does nothing."""
-        undo, self._undo = self._undo, None
-        if undo is not None:
-            undo()
-
-    def __enter__(self) -> Self:
-        """Enter a ``with`` block; the change is already in force."""
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        """Undo the change."""
-        self.close()
+from diffloom_registry.wording import Json
 
 
 class Registry:
@@ -92,8 +44,8 @@ class Registry:
 
     Args:
         kinds: What kinds there are.
-        prefix: The entry-point group of a kind is ``prefix.kind``. Distributions that the environment variable
-            ``PREFIX_DISABLE_PLUGINS`` lists, separated by commas, are left alone.
+        prefix: The entry-point group of a kind is ``prefix.kind``. Distributions that the environment
+            variable ``PREFIX_DISABLE_PLUGINS`` lists, separated by commas, are left alone.
         services: ``package.module:Class`` of what a constructor may ask for beside components.
     """
 
@@ -175,7 +127,7 @@ class Registry:
         """Return the keys that a component accepts, those of its constructor first."""
         component = self.component(kind, name)
         extras = self.extras(kind)
-        return [*_own(component), *(_common(extras) if extras else ())]
+        return [*own(component), *(common(extras) if extras else ())]
 
     def validate(
         self, kind: str, data: Mapping[str, object], *, path: KeyPath = (), strict: bool = True
@@ -186,8 +138,8 @@ class Registry:
             kind: Its kind.
             data: Its parameters by name; ``type`` names the component.
             path: Where the data stand in a recipe, for errors.
-            strict: Take the data as those of a recipe, where text is never a number; otherwise as Python objects, among
-                which parts may be built already.
+            strict: Take the data as those of a recipe, where text is never a number; otherwise as Python
+                objects, among which parts may be built already.
 
         Raises:
             ConfigError: If anything is wrong; it lists all of it.
@@ -206,9 +158,10 @@ class Registry:
 
         Args:
             config: What `validate` returned.
-            inject: Interface or service -> the object that the system provides; ``None`` if it has none. Each type is
-                asked for once.
-            finish: Called with each configuration and what was built from it, children first: the place to act on extras.
+            inject: Interface or service -> the object that the system provides; ``None`` if it has none. Each
+                type is asked for once.
+            finish: Called with each configuration and what was built from it, children first: the place to
+                act on extras.
 
         Raises:
             ConfigError: If a part is needed that nothing provides, or a constructor refuses its values.
@@ -235,7 +188,7 @@ class Registry:
         return self.instantiate(self.validate(kind, {**params, "type": name}, strict=False))
 
     def schema(self) -> Json:
-        """Return the JSON Schema of all that can be used, ``{"$defs": {kind: ...}}``; what is broken is left out."""
+        """Return the JSON Schema ``{"$defs": {kind: ...}}`` of all that can be used."""
         components: dict[str, list[tuple[str, Component]]] = {kind: [] for kind in self.kinds}
         for kind, named in components.items():
             entries = self.entries(kind)
@@ -266,7 +219,7 @@ class Registry:
         return found
 
     def extras(self, kind: str) -> Fields | None:
-        """Return the keys that every component of a kind accepts beside its constructor's, if there are any."""
+        """Return the keys that every component of a kind accepts beside its constructor's, if any."""
         if kind not in self._extras:
             value = self._kind(kind).extras
             model = None if value is None else self._core(value, f"the extras of kind {kind!r}")
@@ -384,48 +337,3 @@ class Registry:
                     remedy="rename it",
                 )
         return component
-
-
-def load(entry: Entry) -> object:
-    """Import what an entry names, or say why that cannot be done."""
-    try:
-        return locate(entry.value)
-    except (Exception, SystemExit) as error:
-        importlib.invalidate_caches()  # so that a retry sees what was installed meanwhile
-        raise entry.broken(
-            "it cannot be imported", got=f"{type(error).__name__}: {error}", remedy=_remedy(entry, error)
-        ) from error
-
-
-def _remedy(entry: Entry, error: BaseException) -> str:
-    module = entry.value.partition(":")[0]
-    if isinstance(error, ModuleNotFoundError) and error.name:
-        if f"{module}.".startswith(f"{error.name}."):
-            return f"reinstall {entry.distribution}: its entry point names a module that is not there"
-        return f"install {error.name.partition('.')[0]}, or uninstall {entry.distribution}"
-    return f"upgrade or uninstall {entry.distribution}, or tell its makers"
-
-
-def _own(component: Component) -> Iterator[Parameter]:
-    for name, annotation in component.annotations.items():
-        slot = component.slots.get(name)
-        shown: Json = component.fields.properties.get(name, {})
-        role: Role = "value" if slot is None else "injected" if slot.shape == "one" else "nested"
-        yield Parameter(
-            name,
-            type_text(annotation),
-            component.defaults[name],
-            bounds(shown),
-            slot.description if slot else shown.get("description", ""),
-            role,
-            slot.kind if slot else None,
-        )
-
-
-def _common(extras: Fields) -> Iterator[Parameter]:
-    for name, field in extras.model.model_fields.items():
-        key = field.alias or name
-        shown: Json = extras.properties[key]
-        annotation, told = type_text(field.annotation), field.description or ""
-        default = MISSING if field.is_required() else field.get_default(call_default_factory=True)
-        yield Parameter(key, annotation, default, bounds(shown), told, "value", common=True)

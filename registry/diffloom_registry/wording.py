@@ -94,12 +94,12 @@ def descend(schema: Json, step: str | int, definitions: Json) -> Json:
     schema = resolve(schema, definitions)
     for key in ("anyOf", "oneOf"):
         for part in schema.get(key, ()):
-            found = descend(part, step, definitions)
-            if found:
-                return found
+            inside = descend(part, step, definitions)
+            if inside:
+                return inside
     if isinstance(step, int):
         prefix = schema.get("prefixItems", ())
-        found = prefix[step] if step < len(prefix) else schema.get("items")
+        found: object = prefix[step] if step < len(prefix) else schema.get("items")
     else:
         found = schema.get("properties", {}).get(step, schema.get("additionalProperties"))
     return resolve(found, definitions) if isinstance(found, dict) else {}
