@@ -85,7 +85,7 @@ def image_size(path: Path) -> tuple[int, int]:
 
 
 def to_channels(pixels: Tensor, channels: int) -> Tensor:
-    """Return `pixels` (1, 3 or 4, H, W) in [0, 1], the fourth channel opacity, with as many channels as asked."""
+    """Return `pixels` (1, 3 or 4, H, W) in [0, 1], the fourth being opacity, with `channels` of them."""
     if channels == len(pixels):
         return pixels.clone()
     if channels == 4:
