@@ -47,9 +47,15 @@ class Objective:
 
 
 class Task(nn.Module, ABC):
-    """Base of all tasks."""
+    """Base of all tasks.
+
+    Attributes:
+        needs: Keys of the batch that its losses read.
+        paired: Whether a prediction answers the batch's own image (restoration), rather than being a new one.
+    """
 
     needs: tuple[str, ...] = ("image",)
+    paired: bool = False
 
     @abstractmethod
     def objectives(self, system: "System") -> Sequence[Objective]:

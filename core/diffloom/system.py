@@ -1,0 +1,365 @@
+"""System: the built parts of a recipe, joined. It is what trains, samples and answers.
+
+Everything a task needs is here: encode images into latents, encode what conditions say, ask the denoiser with or
+without guidance, and walk a sampler. Pixels or latents, any number of conditioners: the same code.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from diffloom.autoencoder import Autoencoder
+from diffloom.condition import Condition, choose
+from diffloom.conditioner import Batch, Code, Conditioner
+from diffloom.denoiser import Denoiser
+from diffloom.errors import DataError, IncompatibleParts
+from diffloom.guidance import branches, combine
+from diffloom.noise import Noise
+from diffloom.prediction import Denoised, Prediction
+from diffloom.sampler import Model, Sampler, State
+from diffloom.schedule import Schedule
+from diffloom.space import Space
+from diffloom.task import Task
+
+if TYPE_CHECKING:
+    from diffloom.data import Dataset
+
+Part = TypeVar("Part")
+OnStep = Callable[[State], None]
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """How one conditioner takes part.
+
+    Attributes:
+        drop: Probability that training replaces its code by the null, per sample.
+        guidance: Guidance scale in sampling, or `None`: always given.
+    """
+
+    drop: float = 0.0
+    guidance: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a system is besides its parts.
+
+    Attributes:
+        data_space: The space of the images.
+        prediction: What the denoiser's output means.
+        conditioning: How each conditioner takes part, by name.
+        precision: Number type of the network's arithmetic; states stay float32.
+        prompts: Makes a batch of `count` things to ask for, where `sample` is given none.
+        sample_batch: How many items `sample` computes at a time.
+    """
+
+    data_space: Space
+    prediction: Prediction = "eps"
+    conditioning: Mapping[str, Conditioning] = field(default_factory=dict)
+    precision: torch.dtype = torch.float32
+    prompts: Callable[[int], Batch] | None = None
+    sample_batch: int = 64
+
+
+class System(nn.Module):
+    """The parts of a recipe, built and joined.
+
+    Args:
+        plan: What is not a part.
+        schedule: The Gaussian path, where the task diffuses.
+        denoiser: The network, where the task diffuses.
+        sampler: The default sampler, where the task diffuses.
+        autoencoder: Between images and what is diffused.
+        conditioners: By name, in the recipe's order.
+        task: What the system is for.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        autoencoder: Autoencoder,
+        task: Task,
+        schedule: Schedule | None = None,
+        denoiser: Denoiser | None = None,
+        sampler: Sampler | None = None,
+        conditioners: Mapping[str, Conditioner] | None = None,
+    ) -> None:
+        super().__init__()
+        self.plan = plan
+        self._schedule = schedule
+        self._sampler = sampler
+        self._denoiser = denoiser
+        self._observer: OnStep | None = None
+        self.autoencoder = autoencoder
+        self.conditioning = nn.ModuleDict(dict(conditioners or {}))
+        self.task = task
+
+    # --- parts -------------------------------------------------------------------------------------------------
+
+    @property
+    def schedule(self) -> Schedule:
+        """The Gaussian path; IncompatibleParts where the recipe names none."""
+        return self._part("schedule", self._schedule)
+
+    @property
+    def sampler(self) -> Sampler:
+        """The recipe's sampler; IncompatibleParts where the recipe names none."""
+        return self._part("sampler", self._sampler)
+
+    @property
+    def denoiser(self) -> Denoiser:
+        """The network; IncompatibleParts where the recipe names none."""
+        return self._part("denoiser", self._denoiser)
+
+    @property
+    def conditioners(self) -> dict[str, Conditioner]:
+        """The conditioners by name, in the recipe's order."""
+        return {name: cast(Conditioner, module) for name, module in self.conditioning.items()}
+
+    @property
+    def space(self) -> Space:
+        """The space of what is diffused: the images', or the autoencoder's latents."""
+        return latent_space(self.autoencoder, self.plan.data_space)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next((p.device for p in self.parameters()), torch.device("cpu"))
+
+    def roles(self) -> dict[str, nn.Module]:
+        """Return the parts that have weights, by the name under which they are saved."""
+        roles: dict[str, nn.Module] = {}
+        if self._denoiser is not None:
+            roles["denoiser"] = self._denoiser
+        roles["autoencoder"] = self.autoencoder
+        roles.update({f"conditioners.{name}": part for name, part in self.conditioners.items()})
+        roles["task"] = self.task
+        return roles
+
+    # --- what tasks ask ----------------------------------------------------------------------------------------
+
+    def encode(self, images: Tensor, noise: Noise) -> Tensor:
+        """Return a draw from the posterior over latents of images (B, C, H, W) in [−1, 1]."""
+        return self.autoencoder.encode(images).sample(noise)
+
+    def codes(self, batch: Batch) -> dict[str, Code]:
+        """Return every conditioner's code for a batch; DataError where the batch lacks what one needs."""
+        codes = {}
+        for name, conditioner in self.conditioners.items():
+            missing = [key for key in conditioner.needs if key not in batch]
+            if missing:
+                raise DataError(
+                    f"the batch has no '{missing[0]}'",
+                    where=f"conditioners.{name}",
+                    expected=f"keys {', '.join(conditioner.needs)}",
+                    got=f"keys {', '.join(sorted(batch)) or 'none'}",
+                    remedy=f"use a data set whose samples have '{missing[0]}', or give it with the batch",
+                )
+            codes[name] = conditioner.encode(batch)
+        return codes
+
+    def drop(self, codes: Mapping[str, Code], noise: Noise) -> dict[str, Code]:
+        """Return the codes with each conditioner's replaced by its null with its drop probability, per sample."""
+        dropped = {}
+        for name, code in codes.items():
+            rate = self._conditioning(name).drop
+            if rate:
+                keep = noise.uniform(torch.empty(len(noise)), "drop", name) >= rate
+                code = choose(keep, code, self.conditioners[name].null(code))
+            dropped[name] = code
+        return dropped
+
+    def condition(self, codes: Mapping[str, Code], x_t: Tensor, t: Tensor) -> Condition:
+        """Return what the denoiser is told at time t: all conditioners, in order, each seeing those before it."""
+        given = Condition()
+        for name, conditioner in self.conditioners.items():
+            given = given | conditioner(codes[name], x_t, t, given)
+        return given
+
+    def output(self, x_t: Tensor, t: Tensor, codes: Mapping[str, Code]) -> Tensor:
+        """Return the denoiser's raw output (B, out_channels, *spatial), float32 at least, without guidance."""
+        with self._autocast(x_t):
+            output = self.denoiser(x_t, t, self.condition(codes, x_t, t))
+        return cast(Tensor, output).to(x_t.dtype)
+
+    def model(self, batch: Batch) -> Model:
+        """Return `model(x_t, t) -> Denoised` for the items of a batch, with every guidance scale folded in."""
+        return Guided(self, self.codes(batch))
+
+    def walk(self, batch: Batch, noise: Noise) -> Tensor:
+        """Return clean latents (B, *space.shape) that the sampler finds for a batch, from noise alone.
+
+        Sampling starts from a normal draw with the marginal's deviation √(α² + σ²) at the grid's first level: 1 for
+        variance-preserving schedules, about σ_max for variance-exploding ones.
+        """
+        grid = self.sampler.grid(self.schedule)
+        deviation = float((grid.alpha[0] ** 2 + grid.sigma[0] ** 2).sqrt())
+        start = noise.normal(torch.empty(len(noise), *self.space.shape, device=self.device), "start")
+        return self.sampler.sample(
+            self.model(batch), self.schedule, start * deviation, noise.within("walk"), on_step=self._observer
+        )
+
+    @contextmanager
+    def observed(self, observer: OnStep) -> Iterator[None]:
+        """Within the context `observer(state)` is called after every step of every walk."""
+        self._observer = observer
+        try:
+            yield
+        finally:
+            self._observer = None
+
+    @contextmanager
+    def sampled_by(self, sampler: Sampler) -> Iterator[None]:
+        """Within the context the system samples with another sampler, on the same weights."""
+        kept, self._sampler = self._sampler, sampler
+        try:
+            yield
+        finally:
+            self._sampler = kept
+
+    # --- what users ask ----------------------------------------------------------------------------------------
+
+    @torch.inference_mode()
+    def predict(self, batch: Batch, *, seeds: Iterable[int]) -> dict[str, Tensor]:
+        """Return the task's answers for a batch.
+
+        Args:
+            batch: As the data set gives it; tensors may be on any device.
+            seeds: One per item.
+        """
+        moved = to_device(batch, self.device)
+        return self.task.predict(self, moved, Noise(seeds, scope=("predict",)))
+
+    def sample(
+        self,
+        count: int | None = None,
+        *,
+        seeds: Iterable[int] | None = None,
+        batch: Batch | None = None,
+    ) -> Tensor:
+        """Return images (count, C, H, W) in [−1, 1].
+
+        Args:
+            count: How many; the number of seeds by default.
+            seeds: One per image; 0 … count − 1 by default. An image depends on its seed and what it is asked for.
+            batch: What to ask for, `count` of each; by default the classes in turn, or samples of the data set.
+        """
+        numbers = list(range(count or 0)) if seeds is None else [int(seed) for seed in seeds]
+        if count is not None and len(numbers) != count:
+            raise ValueError(f"{count} images were asked for with {len(numbers)} seeds")
+        asked = self.prompts(len(numbers)) if batch is None else batch
+        return torch.cat([answer["image"] for answer in self.stream(asked, numbers)])
+
+    def stream(self, batch: Batch, seeds: list[int]) -> Iterator[dict[str, Tensor]]:
+        """Yield the task's answers for a large batch, `plan.sample_batch` items at a time."""
+        for start in range(0, len(seeds), self.plan.sample_batch):
+            part = slice(start, start + self.plan.sample_batch)
+            yield self.predict(take(batch, part), seeds=seeds[part])
+
+    def prompts(self, count: int) -> Batch:
+        """Return a batch of `count` things to ask for."""
+        if self.plan.prompts is not None:
+            return self.plan.prompts(count)
+        needs = sorted({key for c in self.conditioners.values() for key in c.needs})
+        if needs:
+            raise DataError(
+                f"nothing says what to sample: the conditioners need {', '.join(needs)}",
+                remedy=f"pass batch={{'{needs[0]}': …}}",
+            )
+        return {}
+
+    # --- inside ------------------------------------------------------------------------------------------------
+
+    def _conditioning(self, name: str) -> Conditioning:
+        return self.plan.conditioning.get(name, Conditioning())
+
+    def guidance(self) -> dict[str, float]:
+        """Return the guidance scale of every guided conditioner."""
+        scales = {name: self._conditioning(name).guidance for name in self.conditioners}
+        return {name: scale for name, scale in scales.items() if scale is not None}
+
+    def _autocast(self, x: Tensor) -> AbstractContextManager[object]:
+        if self.plan.precision == torch.float32 or x.device.type == "meta" or x.dtype == torch.float64:
+            return nullcontext()
+        return torch.autocast(x.device.type, self.plan.precision)
+
+    def _part(self, role: str, part: Part | None) -> Part:
+        if part is None:
+            raise IncompatibleParts(
+                f"the task asks for a {role}, and the recipe names none",
+                where=role,
+                remedy=f"add `{role}: {{type: …}}`; `diffloom list {role}` shows what is installed",
+            )
+        return part
+
+
+class Guided:
+    """A system's denoiser as samplers see it: guidance folded in, codes and branches made once.
+
+    Args:
+        system: Whose denoiser, conditioners and guidance.
+        codes: The conditioners' codes for the batch.
+    """
+
+    def __init__(self, system: System, codes: Mapping[str, Code]) -> None:
+        self.system = system
+        self.codes, self.weights = branches(system.conditioners, codes, system.guidance())
+
+    def __call__(self, x_t: Tensor, t: Tensor) -> Denoised:
+        """Return the denoised x_t (B, C, *spatial) at time t (0-d or (B,))."""
+        system, count = self.system, len(self.weights)
+        x = torch.cat([x_t] * count) if count > 1 else x_t
+        times = torch.cat([t] * count) if count > 1 and t.dim() else t
+        output = combine(system.output(x, times, self.codes), self.weights, x_t.shape[1])
+        schedule = system.schedule
+        return Denoised.from_output(system.plan.prediction, output, x_t, schedule.alpha(t), schedule.sigma(t))
+
+
+def latent_space(autoencoder: Autoencoder, data: Space) -> Space:
+    """Return the space of an autoencoder's latents for images of a space."""
+    if autoencoder.bounded:
+        return data
+    uneven = [side for side in data.size if side % autoencoder.stride]
+    if uneven:
+        raise IncompatibleParts(
+            f"images of size {'×'.join(map(str, data.size))} do not divide by the autoencoder's stride",
+            where="autoencoder",
+            expected=f"sides that are multiples of {autoencoder.stride}",
+            got=str(uneven[0]),
+            remedy="change the data's size",
+        )
+    size = tuple(side // autoencoder.stride for side in data.size)
+    return Space(channels=autoencoder.latent_channels, size=size, low=None, high=None)
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """Return the batch with its tensors on `device`."""
+    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}
+
+
+def take(batch: Batch, part: slice) -> Batch:
+    """Return some items of a batch."""
+    return {key: value[part] for key, value in batch.items()}
+
+
+def dataset_prompts(dataset: "Dataset", needs: Iterable[str]) -> Callable[[int], Batch]:
+    """Return a maker of prompts: classes in turn where only labels are needed, else samples of the data set."""
+    keys = sorted(set(needs))
+
+    def prompts(count: int) -> Batch:
+        if not keys:
+            return {}
+        if keys == ["label"] and dataset.classes:
+            return {"label": torch.arange(count) % len(dataset.classes)}
+        from diffloom.data import collate
+
+        samples = [dataset.get(i % len(dataset)) for i in range(count)]
+        return collate([{key: sample[key] for key in keys} for sample in samples])
+
+    return prompts
