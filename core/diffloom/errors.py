@@ -3,11 +3,29 @@
 All derive from `DiffloomError`; the command line prints them without a traceback and exits with 2.
 """
 
+from collections.abc import Iterable
+
 from diffloom_registry.errors import BrokenPlugin, ConfigError, DiffloomError, Problem, UnknownComponent
 
 
 class RecipeError(DiffloomError):
-    """A recipe does not say what it must."""
+    """A recipe does not say what it must.
+
+    Attributes:
+        lines: Every problem, one line each, headed by file, line and column.
+    """
+
+    lines: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, lines: Iterable[str]) -> "RecipeError":
+        """Return one error that says all `lines`."""
+        error = cls("the recipe has problems")
+        error.lines = tuple(lines)
+        return error
+
+    def __str__(self) -> str:
+        return "\n".join(self.lines) or super().__str__()
 
 
 class IncompatibleParts(DiffloomError):

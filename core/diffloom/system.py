@@ -20,7 +20,7 @@ from diffloom.errors import DataError, IncompatibleParts
 from diffloom.guidance import branches, combine
 from diffloom.noise import Noise
 from diffloom.prediction import Denoised, Prediction
-from diffloom.sampler import Model, Sampler, State
+from diffloom.sampler import Model, OnStep, Sampler
 from diffloom.schedule import Schedule
 from diffloom.space import Space
 from diffloom.task import Task
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from diffloom.data import Dataset
 
 Part = TypeVar("Part")
-OnStep = Callable[[State], None]
 
 
 @dataclass(frozen=True)
@@ -193,16 +192,11 @@ class System(nn.Module):
         return Guided(self, self.codes(batch))
 
     def walk(self, batch: Batch, noise: Noise) -> Tensor:
-        """Return clean latents (B, *space.shape) that the sampler finds for a batch, from noise alone.
-
-        Sampling starts from a normal draw with the marginal's deviation √(α² + σ²) at the grid's first level: 1 for
-        variance-preserving schedules, about σ_max for variance-exploding ones.
-        """
-        grid = self.sampler.grid(self.schedule)
-        deviation = float((grid.alpha[0] ** 2 + grid.sigma[0] ** 2).sqrt())
-        start = noise.normal(torch.empty(len(noise), *self.space.shape, device=self.device), "start")
+        """Return clean latents (B, *space.shape) that the sampler finds for a batch, from noise alone."""
+        z = noise.normal(torch.empty(len(noise), *self.space.shape, device=self.device), "start")
+        start = self.sampler.start(self.schedule, z)
         return self.sampler.sample(
-            self.model(batch), self.schedule, start * deviation, noise.within("walk"), on_step=self._observer
+            self.model(batch), self.schedule, start, noise.within("walk"), on_step=self._observer
         )
 
     @contextmanager

@@ -220,7 +220,7 @@ def located(source: Source, problems: Sequence[Problem]) -> RecipeError:
     for problem in problems:
         mark = source.mark(problem.path)
         lines.append(f"{mark}: {problem.text()}" if mark else problem.text())
-    return RecipeError("\n".join(dict.fromkeys(lines)))
+    return RecipeError.of(dict.fromkeys(lines))
 
 
 def _unknown(key: str, known: Sequence[str]) -> Problem:
