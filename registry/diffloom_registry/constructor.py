@@ -15,7 +15,7 @@ from pydantic.fields import FieldInfo
 from diffloom_registry import docstrings
 from diffloom_registry.fields import Fields
 from diffloom_registry.kinds import Entry
-from diffloom_registry.wording import show, type_text
+from diffloom_registry.wording import describe, show, type_text
 
 MISSING: Any = inspect.Parameter.empty
 """The default of a parameter that has none."""
@@ -273,7 +273,7 @@ def _verify(entry: Entry, name: str, annotation: object, default: object) -> Non
     where = f"parameter {name!r} of its constructor"
     try:
         adapter: TypeAdapter[Any] = TypeAdapter(cast("Any", annotation))
-        adapter.json_schema()
+        schema = adapter.json_schema()
         required = FieldInfo.from_annotation(cast("Any", annotation)).is_required()
     except Exception as error:
         raise entry.broken(
@@ -283,6 +283,9 @@ def _verify(entry: Entry, name: str, annotation: object, default: object) -> Non
         ) from error
     if not required:
         raise entry.broken(f"{where} has its default inside Field", remedy=f"write {name}: … = default")
+    for found in _classes(annotation):
+        if issubclass(found, BaseModel) and found.model_config.get("extra") != "forbid":
+            raise entry.broken(f"{where} is a model that ignores unknown keys", remedy="set extra='forbid'")
     if default is MISSING:
         return
     try:
@@ -290,7 +293,7 @@ def _verify(entry: Entry, name: str, annotation: object, default: object) -> Non
     except ValidationError as error:
         raise entry.broken(
             f"the default of {where} is wrong",
-            expected=error.errors()[0]["msg"].removeprefix("Input should be ").replace("valid ", ""),
+            expected=describe(schema, schema.get("$defs", {})) or type_text(annotation),
             got=show(default),
         ) from error
 

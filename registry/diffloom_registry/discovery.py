@@ -15,7 +15,8 @@ from diffloom_registry.errors import BrokenPlugin, DiffloomError, did_you_mean, 
 from diffloom_registry.kinds import Entry
 
 _VALUE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
-_NAME = re.compile(r"[\w.-]+")
+NAME = re.compile(r"[\w.-]+")
+NAME_RULE = "a name of letters, digits, '.', '_' and '-'"
 
 
 @dataclass(frozen=True)
@@ -51,12 +52,11 @@ def discover(groups: Mapping[str, str], *, near: str = "", disabled: str = "") -
         for group, name, value in _lines(text):
             if group in groups:
                 entry = Entry(groups[group], name, value, distribution, version)
-                problem = _malformed(entry)
-            elif near and group.startswith(near) and nearest(group, groups):
+                problem = malformed(entry)
+            elif near and group.startswith(near) and nearest(group.removeprefix(near), groups.values()):
                 entry = Entry(group.removeprefix(near), name, value, distribution, version)
-                problem = entry.broken(
-                    f"unknown group {group!r}", remedy=did_you_mean(nearest(group, groups))
-                )
+                meant = [near + kind for kind in nearest(entry.kind, groups.values())]
+                problem = entry.broken(f"unknown group {group!r}", remedy=did_you_mean(meant))
             else:
                 continue
             if entry in seen:
@@ -117,19 +117,20 @@ def _lines(text: str) -> Iterator[tuple[str, str, str]]:
             yield group, name.strip(), value.partition("[")[0].strip()
 
 
-def _malformed(entry: Entry) -> BrokenPlugin | None:
-    if not _NAME.fullmatch(entry.name):
+def malformed(entry: Entry) -> BrokenPlugin | None:
+    """Return what is wrong with the name or value of an entry, if anything is."""
+    if not NAME.fullmatch(entry.name):
         return entry.broken(
             "malformed entry point",
-            expected="a name of letters, digits, '.', '_' and '-'",
+            expected=NAME_RULE,
             got=repr(entry.name),
-            remedy=f"correct the entry points of {entry.distribution}",
+            remedy=f"correct what {entry.source} publishes",
         )
     if not _VALUE.fullmatch(entry.value):
         return entry.broken(
             "malformed entry point",
             expected="name = package.module:Class",
             got=repr(f"{entry.name} = {entry.value}" if entry.value else entry.name),
-            remedy=f"correct the entry points of {entry.distribution}",
+            remedy=f"correct what {entry.source} publishes",
         )
     return None

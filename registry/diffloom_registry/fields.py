@@ -10,11 +10,12 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from diffloom_registry.errors import KeyPath, Problem, did_you_mean, nearest
-from diffloom_registry.wording import Json, descend, describe, show
+from diffloom_registry.wording import Json, descend, describe, keys, show
 
 _MESSAGES = {
     "missing": "missing",
     "extra_forbidden": "unknown key",
+    "unexpected_keyword_argument": "unknown key",
     "literal_error": "unknown value",
     "enum": "unknown value",
     "too_short": "wrong length",
@@ -110,8 +111,8 @@ class Fields:
         remedy = None
         if code == "missing":
             expected, got = describe(schema, self.definitions), None
-        elif code == "extra_forbidden":
-            return unknown_key((*path, *place), above.get("properties", {}))
+        elif message == "unknown key":
+            return unknown_key((*path, *place), keys(above, self.definitions))
         elif code in ("value_error", "assertion_error"):
             message, expected = str(detail.get("ctx", {}).get("error", detail["msg"])), ""
             got = got if place else None
@@ -121,7 +122,7 @@ class Fields:
             )
             remedy = did_you_mean(near) if near else None
         elif message == "wrong type" and not code.endswith(("_type", "_parsing", "_from_float")):
-            message, expected = "wrong value", detail["msg"].removeprefix("Input should be ")
+            message, expected = detail["msg"][:1].lower() + detail["msg"][1:], ""
         return Problem((*path, *place), message, expected or None, got, remedy)
 
 

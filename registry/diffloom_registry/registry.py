@@ -18,7 +18,7 @@ from diffloom_registry import schema
 from diffloom_registry.building import Builder, Finish, Inject
 from diffloom_registry.config import Config
 from diffloom_registry.constructor import Component, Parts, read
-from diffloom_registry.discovery import Broken, Discovered, discover, normalised
+from diffloom_registry.discovery import NAME, NAME_RULE, Broken, Discovered, discover, normalised
 from diffloom_registry.errors import (
     BrokenPlugin,
     ConfigError,
@@ -115,7 +115,10 @@ class Registry:
             BrokenPlugin: If the class cannot be used; then nothing has changed.
         """
         value = f"{getattr(cls, '__module__', '?')}:{getattr(cls, '__qualname__', repr(cls))}"
-        component = self._verified(Entry(self._kind(kind).name, name, value), cls)
+        entry = Entry(self._kind(kind).name, name, value)
+        if not NAME.fullmatch(name):
+            raise entry.broken("it cannot have this name", expected=NAME_RULE, got=repr(name))
+        component = self._verified(entry, cls)
         self._added.append(component)
 
         def undo() -> None:

@@ -105,6 +105,15 @@ def descend(schema: Json, step: str | int, definitions: Json) -> Json:
     return resolve(found, definitions) if isinstance(found, dict) else {}
 
 
+def keys(schema: Json, definitions: Json) -> Json:
+    """Return the keys that a mapping may have, with the schema of each."""
+    schema = resolve(schema, definitions)
+    found: Json = dict(schema.get("properties", {}))
+    for part in (*schema.get("anyOf", ()), *schema.get("oneOf", ())):
+        found |= keys(part, definitions)
+    return found
+
+
 def show(value: object) -> str:
     """Write a value as the reader of a recipe knows it, and short."""
     if value is None:
@@ -130,6 +139,8 @@ def type_text(annotation: object) -> str:
         return "None"
     if annotation is Ellipsis:
         return "..."
+    if isinstance(annotation, list):  # the arguments of a Callable
+        return f"[{', '.join(map(type_text, annotation))}]"
     origin, parts = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
         return type_text(parts[0])
