@@ -18,8 +18,8 @@ class Colour(Transform):
     """Change light and colour: with v in [0, 1] and factors k drawn evenly from 1 − amount … 1 + amount.
 
     Brightness is k v; contrast k v + (1 − k) m with m the image's mean over all channels; saturation
-    k v + (1 − k) g with g the pixel's luma (ITU-R 601). They are made in this order, held to [0, 1] after each.
-    The fourth of four channels is opacity and stays as it is.
+    k v + (1 − k) g with g the pixel's luma (ITU-R 601). They are made in this order, held to [0, 1] after
+    each. The fourth of four channels is opacity and stays as it is.
 
     Args:
         brightness: Amount for the brightness; any number of channels.

@@ -26,9 +26,9 @@ Size = tuple[int, int]
 class Geometry(Transform):
     """Base of the transforms of geometry.
 
-    `mask` and all whole-number tensors are moved by taking the nearest value, the others smoothly. Another tensor
-    of three dimensions or more that neither `SPATIAL` nor `also` names is refused: it might show the scene too.
-    A georeference under `transform` follows: six numbers a … f with x = a column + b row + c and
+    `mask` and all whole-number tensors are moved by taking the nearest value, the others smoothly. Any other
+    tensor of three dimensions or more that neither `SPATIAL` nor `also` names is refused: it might show the
+    scene too. A georeference under `transform` follows: six numbers a … f with x = a column + b row + c and
     y = d column + e row + f, or a 3×3 tensor.
 
     Args:
@@ -83,7 +83,7 @@ class Resize(Geometry):
     Args:
         size: The side, in pixels.
         fit: `cover` scales until the square is just covered and crops it at the centre; `stretch` fills the
-            square and changes proportions; `shorter` makes the shorter side so long and keeps the whole image.
+            square and changes proportions; `shorter` makes the shorter side so long and keeps all of it.
         also: Further keys that show the scene.
     """
 

@@ -78,7 +78,8 @@ def image_size(path: Path) -> tuple[int, int]:
     try:
         with Image.open(path) as file:
             width, height = file.size
-            turned = file.getexif().get(_ORIENTATION) in _QUARTER_TURNED
+            noted = file.format != "PNG" or "exif" in file.info  # else Pillow would look behind the pixels
+            turned = noted and file.getexif().get(_ORIENTATION) in _QUARTER_TURNED
     except _BROKEN as error:
         raise _unreadable(path, error) from error
     return (width, height) if turned else (height, width)
