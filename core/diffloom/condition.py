@@ -4,8 +4,10 @@
 `affine`, which edits named feature maps, the denoiser's *taps*:  h ← (1 + scale) ⊙ h + shift.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -150,14 +152,22 @@ def _join_masks(a: Condition, b: Condition) -> Tensor | None:
     return torch.cat(parts, 1)
 
 
-def _leaves(value: object) -> tuple[list[object], list[str]]:
-    return [getattr(value, f.name) for f in fields(value)], [f.name for f in fields(value)]  # type: ignore[arg-type]
+Still = tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]
+
+
+def _flatten(value: Any) -> tuple[list[Any], Still]:
+    """Split into what holds tensors, and what stays as it is: absent ports and numbers."""
+    named = {f.name: getattr(value, f.name) for f in fields(value)}
+    moving = {name: part for name, part in named.items() if isinstance(part, Tensor | Affine | Mapping)}
+    still = tuple((name, part) for name, part in named.items() if name not in moving)
+    return list(moving.values()), (tuple(moving), still)
+
+
+def _unflatten(kind: type[Any], values: Iterable[Any], still: Still) -> Any:
+    return kind(**dict(zip(still[0], values, strict=True)), **dict(still[1]))
 
 
 for _kind in (Condition, Affine):
     pytree.register_pytree_node(
-        _kind,
-        _leaves,
-        lambda values, names, _kind=_kind: _kind(**dict(zip(names, values, strict=True))),  # type: ignore[misc]
-        serialized_type_name=f"diffloom.{_kind.__name__}",
+        _kind, _flatten, partial(_unflatten, _kind), serialized_type_name=f"diffloom.{_kind.__name__}"
     )

@@ -183,6 +183,7 @@ class System(nn.Module):
 
     def output(self, x_t: Tensor, t: Tensor, codes: Mapping[str, Code]) -> Tensor:
         """Return the denoiser's raw output (B, out_channels, *spatial), float32 at least, without guidance."""
+        t = t.to(x_t.device, non_blocking=True)
         with self._autocast(x_t):
             output = self.denoiser(x_t, t, self.condition(codes, x_t, t))
         return cast(Tensor, output).to(x_t.dtype)
