@@ -115,8 +115,7 @@ class Condition:
 
     def without(self, *ports: str) -> "Condition":
         """Return a copy with the named ports empty."""
-        empty = {f.name: None for f in fields(self)} | {"affine": {}}
-        return replace(self, **{port: empty[port] for port in ports})  # type: ignore[arg-type]
+        return replace(self, **{port: {} if port == "affine" else None for port in ports})
 
 
 def stack(codes: Sequence[object]) -> object:

@@ -28,7 +28,7 @@ class RecipeError(DiffloomError):
         return "\n".join(self.lines) or super().__str__()
 
 
-class IncompatibleParts(DiffloomError):
+class IncompatibleParts(DiffloomError):  # noqa: N818  the name says what is wrong
     """Two parts of a system do not fit together."""
 
 

@@ -8,6 +8,7 @@ prediction type is affine in ε at fixed x_t.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from diffloom.conditioner import Code, Conditioner
 def branch_weights(scales: Sequence[float]) -> list[float]:
     """Return the weight of each branch ε(c_1 … c_k), k = 0 … n, for guidance scales s_1 … s_n; they sum to 1."""
     ladder = [1.0, *scales, 0.0]
-    return [upper - lower for upper, lower in zip(ladder, ladder[1:], strict=False)]
+    return [upper - lower for upper, lower in pairwise(ladder)]
 
 
 def branches(

@@ -75,7 +75,7 @@ class Stream:
 
         yield from DataLoader(
             _Reader(self.dataset, self.seed),
-            batch_sampler=places(),  # type: ignore[arg-type]
+            batch_sampler=places(),
             num_workers=self.workers,
             collate_fn=collate,
             persistent_workers=False,
@@ -89,6 +89,6 @@ class _Reader(TorchDataset[Sample]):
         self.dataset = dataset
         self.seed = seed
 
-    def __getitem__(self, place: tuple[int, int]) -> Sample:  # type: ignore[override]
+    def __getitem__(self, place: tuple[int, int]) -> Sample:
         epoch, index = place
         return self.dataset.get(index, seed=self.seed, epoch=epoch)

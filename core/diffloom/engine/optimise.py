@@ -1,4 +1,4 @@
-"""Optimise: one optimiser per objective, its state as plain tensors, and the learning rate as a function of the step."""
+"""Optimise: one optimiser per objective, its state as plain tensors, the rate as a function of the step."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -34,8 +34,8 @@ class ObjectiveModule(nn.Module):
 
 def make(parameters: Mapping[str, nn.Parameter], settings: TrainSettings) -> torch.optim.Optimizer:
     """Return the optimiser that a recipe asks for."""
-    kinds = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
-    return kinds[settings.optimizer](
+    kind: type[torch.optim.Adam] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
+    return kind(
         list(parameters.values()),
         lr=settings.lr,
         betas=settings.betas,

@@ -20,8 +20,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from diffloom_registry import Config
-from diffloom_registry.hooks import Hooks
 from torch import Tensor
 
 from diffloom import checkpoint
@@ -37,6 +35,8 @@ from diffloom.recipe.build import Built, build
 from diffloom.recipe.recipe import Recipe
 from diffloom.sampler import Sampler, State
 from diffloom.system import System
+from diffloom_registry import Config
+from diffloom_registry.hooks import Hooks
 
 LOCK_FILE = "recipe.lock.yaml"
 EVALUATION_FILE = "evaluation.json"
@@ -164,9 +164,7 @@ class Run:
                 self.message(f"audit: the output ignores the condition {name}")
 
     def _save(self, trainer: Trainer) -> None:
-        path = checkpoint.save(
-            self.checkpoints, self.step, trainer.checkpoint(), keep=self.recipe.header.train.keep
-        )
+        path = checkpoint.save(self.checkpoints, self.step, trainer.checkpoint(), keep=self.recipe.header.train.keep)
         self.call("diffloom_checkpoint", step=self.step, path=path)
 
     def load(self) -> None:
@@ -175,7 +173,9 @@ class Run:
         if saved is None:
             if any(True for _ in self.system.parameters()):
                 raise CheckpointError(
-                    "this run has no checkpoint yet", where=str(self.directory), remedy=f"train it: diffloom train {self.recipe.header.name}"
+                    "this run has no checkpoint yet",
+                    where=str(self.directory),
+                    remedy=f"train it: diffloom train {self.recipe.header.name}",
                 )
             return
         self.step, state = saved
@@ -317,7 +317,7 @@ class _Stop:
 
 @contextmanager
 def _interruptible() -> Iterator[_Stop]:
-    """Within the context the first Ctrl-C or SIGTERM asks to stop after the step at hand; a second one stops at once."""
+    """Within the context the first Ctrl-C or SIGTERM asks to stop after the step at hand; a second stops at once."""
     stop = _Stop()
     kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -12,11 +12,11 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Tensor, nn
 
+from diffloom.checkpoint import Checkpoint
 from diffloom.conditioner import Batch
 from diffloom.data import Dataset
 from diffloom.engine import audit, optimise
 from diffloom.engine.average import Average
-from diffloom.checkpoint import Checkpoint
 from diffloom.engine.loader import Stream
 from diffloom.errors import CheckpointError, IncompatibleParts
 from diffloom.noise import Noise, mix
@@ -132,9 +132,7 @@ class Trainer:
         if len(self.objectives) == 1:
             yield
             return
-        others = [
-            p for other in self.objectives if other is not objective for p in other.parameters.values()
-        ]
+        others = [p for other in self.objectives if other is not objective for p in other.parameters.values()]
         mine = {id(p) for p in objective.parameters.values()}
         paused = [p for p in others if id(p) not in mine]
         for p in paused:

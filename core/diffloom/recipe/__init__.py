@@ -1,0 +1,1 @@
+"""Recipes: reading, validating, locking, checking and building them."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from diffloom_registry import Config
 from torch import nn
 
 from diffloom.autoencoder import Autoencoder
@@ -27,6 +26,7 @@ from diffloom.schedule import Schedule
 from diffloom.space import Space
 from diffloom.system import Conditioning, Plan, System, dataset_prompts, latent_space
 from diffloom.task import Task
+from diffloom_registry import Config
 
 
 @dataclass
@@ -123,9 +123,7 @@ class _Builder:
 
         on_meta: AbstractContextManager[Any] = torch.device("meta") if self._heavy(config) else nullcontext()
         with on_meta:
-            return self._fitting(
-                role, lambda: self.recipe.registry.instantiate(config, self.parts, finish=finish)
-            )
+            return self._fitting(role, lambda: self.recipe.registry.instantiate(config, self.parts, finish=finish))
 
     def _heavy(self, config: Config) -> bool:
         return self.meta and config.kind in ("autoencoder", "denoiser", "conditioner", "task")

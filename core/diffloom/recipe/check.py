@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from diffloom_registry import Problem
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,6 +27,7 @@ from diffloom.recipe.recipe import Recipe
 from diffloom.sampler import State
 from diffloom.system import System, take, to_device
 from diffloom.task import Task
+from diffloom_registry import Problem
 
 _WEIGHTS_IN_TRAINING = 5  # weight, gradient, two moments, average
 _META = torch.device("meta")
@@ -87,7 +87,7 @@ def check(recipe: Recipe) -> Report:
 def _batch_problems(recipe: Recipe, built: Built) -> Iterator[Problem]:
     """Yield the keys that the task or a conditioner reads and the data do not have."""
     have = built.dataset.keys
-    needs = {("task",): built.system.task.needs}
+    needs: dict[tuple[str, ...], tuple[str, ...]] = {("task",): built.system.task.needs}
     needs |= {("conditioners", name): c.needs for name, c in built.system.conditioners.items()}
     for path, keys in needs.items():
         for key in keys:
@@ -125,7 +125,9 @@ def _train_once(system: System, batch: Batch) -> int:
             value = objective.loss(batch, noise).value
             if value.dim():
                 raise IncompatibleParts(
-                    f"the objective '{objective.name}' gives a loss that is no single number", where="task", got=str(tuple(value.shape))
+                    f"the objective '{objective.name}' gives a loss that is no single number",
+                    where="task",
+                    got=str(tuple(value.shape)),
                 )
     return sum(kept.values())
 
@@ -177,4 +179,3 @@ def _deepest(error: BaseException) -> str | None:
             found = f"{type(owner).__name__} ({type(owner).__module__})"
         trace = trace.tb_next
     return found
-

@@ -1,4 +1,4 @@
-"""Contradictions: parts that are each right and together wrong. One small function per law, each with reason and remedy.
+"""Contradictions: parts that are each right and together wrong. One small function per law, with reason and remedy.
 
 All are judged on parts, never on names: by what a schedule's table says, what a sampler's grid needs, which ports are
 filled, whether what is diffused has limits.
@@ -6,11 +6,10 @@ filled, whether what is diffused has limits.
 
 from collections.abc import Callable, Iterator
 
-from diffloom_registry import Problem
-
 from diffloom.errors import IncompatibleParts
 from diffloom.recipe.recipe import Recipe
 from diffloom.system import System
+from diffloom_registry import Problem
 
 Law = Callable[[Recipe, System], Iterator[Problem]]
 
@@ -102,7 +101,9 @@ def ports(recipe: Recipe, system: System) -> Iterator[Problem]:
             else f"the denoiser takes {accepts.concat} channels beside x_t, and no conditioner fills that port",
             expected=f"{accepts.concat} channels on the concat port",
             got=str(given),
-            remedy=f"set denoiser.concat to {given}" if who else "add a conditioner that gives them, or leave concat out",
+            remedy=f"set denoiser.concat to {given}"
+            if who
+            else "add a conditioner that gives them, or leave concat out",
         )
     if accepts.context and not any(c.gives.context for c in system.conditioners.values()):
         yield Problem(
@@ -126,4 +127,3 @@ def _tap(path: tuple[str, str], tap: str, channels: int, wanted: int | None) -> 
     if wanted is None:
         return Problem(path, f"it edits the tap '{tap}', which the denoiser does not publish")
     return Problem(path, f"the channels of the tap '{tap}' do not match", f"{wanted} (the denoiser's)", str(channels))
-

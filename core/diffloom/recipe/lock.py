@@ -88,4 +88,3 @@ def _leaves(tree: Mapping[str, Any]) -> dict[str, Any]:
         for path, value in walk(tree)
         if not isinstance(value, Mapping | list) or not value
     }
-

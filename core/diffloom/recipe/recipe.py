@@ -10,15 +10,15 @@ from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from diffloom_registry import Config, ConfigError, Problem, Registry
-from diffloom_registry.errors import nearest
-from diffloom_registry.fields import Fields
 from pydantic import Field
 
 from diffloom.errors import RecipeError
 from diffloom.kinds import registry as installed
 from diffloom.recipe.settings import HOOKS, EvalSettings, Precision, SampleSettings, Settings, TrainSettings
 from diffloom.recipe.source import KeyPath, Source, override, read, setting
+from diffloom_registry import Config, ConfigError, Problem, Registry
+from diffloom_registry.errors import nearest
+from diffloom_registry.fields import Fields
 
 if TYPE_CHECKING:
     from diffloom.recipe.check import Report
@@ -42,7 +42,8 @@ class Header(Settings):
 
     diffloom: Annotated[Literal[1], Field(description="Version of the recipe format.")]
     name: Annotated[
-        str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run's folder; letters, digits, . _ -")
+        str,
+        Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Names the run's folder; letters, digits, . _ -"),
     ]
     description: Annotated[str, Field(description="What the recipe is, in a sentence.")] = ""
     seed: Annotated[int, Field(ge=0, description="Seeds everything.")] = 0
@@ -53,9 +54,7 @@ class Header(Settings):
     train: Annotated[TrainSettings, Field(description="How the system is trained.")] = TrainSettings()
     sample: Annotated[SampleSettings, Field(description="What a run draws when it samples.")] = SampleSettings()
     eval: Annotated[EvalSettings, Field(description="How a run is judged.")] = EvalSettings()
-    hooks: Annotated[
-        tuple[str, ...], Field(description="Behaviours that act on a run, by name; [] for none.")
-    ] = HOOKS
+    hooks: Annotated[tuple[str, ...], Field(description="Behaviours that act on a run, by name; [] for none.")] = HOOKS
 
 
 @dataclass(frozen=True)
@@ -87,7 +86,7 @@ class Recipe:
         return self.parts.get(role)
 
     def check(self) -> "Report":
-        """Build the system without memory and try it; see `diffloom.recipe.check`. Raises RecipeError with all problems."""
+        """Build the system without memory and try it, as `diffloom.recipe.check` says; RecipeError with all problems."""
         from diffloom.recipe.check import check
 
         return check(self)
@@ -121,7 +120,10 @@ class Recipe:
 
 
 def load(
-    *paths: str | Path, overrides: Mapping[str, object] | None = None, settings: Sequence[str] = (), registry: Registry = installed
+    *paths: str | Path,
+    overrides: Mapping[str, object] | None = None,
+    settings: Sequence[str] = (),
+    registry: Registry = installed,
 ) -> Recipe:
     """Return the recipe of a file, or of several laid over each other.
 
@@ -188,7 +190,9 @@ def validate(source: Source, registry: Registry = installed) -> Recipe:
     filled = {"autoencoder": {"type": "identity"}, **data}
     parts = {role: component(kind, filled[role], (role,)) for role, kind in ROLES.items() if role in filled}
     problems += [
-        Problem((role,), "missing", f"a {ROLES[role]}, as {role}: {{type: …}}") for role in ("data", "task") if role not in data
+        Problem((role,), "missing", f"a {ROLES[role]}, as {role}: {{type: …}}")
+        for role in ("data", "task")
+        if role not in data
     ]
     conditioners = {
         name: component("conditioner", value, ("conditioners", name))

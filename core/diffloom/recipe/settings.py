@@ -75,7 +75,9 @@ class SampleSettings(Settings):
 
     count: Annotated[int, Field(gt=0, description="How many items.")] = 16
     batch: Annotated[int, Field(gt=0, description="How many at a time.")] = 64
-    columns: Annotated[int | None, Field(gt=0, description="Columns of the picture; null: the number of classes.")] = None
+    columns: Annotated[int | None, Field(gt=0, description="Columns of the picture; null: the number of classes.")] = (
+        None
+    )
 
 
 class EvalSettings(Settings):

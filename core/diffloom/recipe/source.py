@@ -1,4 +1,4 @@
-"""Source: YAML files, what they extend, overlays and `--set`, merged into one tree that remembers where each value stood.
+"""Source: YAML files, what they extend, overlays and `--set`, merged into a tree that knows where each value stood.
 
 Merging is deep. A component whose `type` changes is replaced whole, since the old type's parameters mean nothing to the
 new one; `null` over a mapping takes it away. YAML is 1.2, read without constructing anything but plain data.
@@ -135,7 +135,9 @@ def parse(text: str, name: str) -> Source:
 def _plain(node: Any, path: KeyPath, marks: dict[KeyPath, Mark], name: str) -> Any:
     if isinstance(node, TaggedScalar) or (getattr(node, "tag", None) is not None and str(node.tag.value or "")):
         mark = marks.get(path)
-        raise RecipeError("a recipe has no YAML tags", where=str(mark), got=str(node.tag.value), remedy="leave the tag out")
+        raise RecipeError(
+            "a recipe has no YAML tags", where=str(mark), got=str(node.tag.value), remedy="leave the tag out"
+        )
     if isinstance(node, CommentedMap):
         for key in node:
             if not isinstance(key, str):

@@ -46,9 +46,7 @@ class Weights:
         file, prefix = self._file(name, role, path)
         wanted = {key: tuple(value.shape) for key, value in part.state_dict().items()}
         found = {
-            key.removeprefix(prefix): shape
-            for key, shape in checkpoint.shapes(file).items()
-            if key.startswith(prefix)
+            key.removeprefix(prefix): shape for key, shape in checkpoint.shapes(file).items() if key.startswith(prefix)
         }
         _compare(wanted, found, f"{path}.weights ({file})")
         self.hashes[path] = checkpoint.sha256(file)
@@ -76,7 +74,11 @@ class Weights:
 def _compare(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str) -> None:
     missing, extra = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     if missing or extra:
-        parts = [f"{len(names)} {what} (such as '{names[0]}')" for names, what in ((missing, "missing"), (extra, "left over")) if names]
+        parts = [
+            f"{len(names)} {what} (such as '{names[0]}')"
+            for names, what in ((missing, "missing"), (extra, "left over"))
+            if names
+        ]
         raise CheckpointError(
             "the file holds the weights of another network",
             where=where,
