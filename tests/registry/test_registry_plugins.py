@@ -1,5 +1,6 @@
 """Installed plugins, good and broken: whatever one does, the others work and the error tells who it was."""
 
+import os
 import subprocess
 import sys
 import time
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from diffloom_registry import BrokenPlugin, DiffloomError, Kind, Registry, UnknownComponent
+from diffloom_registry import BrokenPlugin, ConfigError, DiffloomError, Kind, Registry, UnknownComponent
 
 Install = Callable[..., Path]
 
@@ -113,6 +114,11 @@ MODULES = {
         "the default of parameter 'x' of its constructor is wrong: expected an integer, got 'a'",
         None,
     ),
+    "text for a number": (
+        component("self, *, x: int = '5'"),
+        "the default of parameter 'x' of its constructor is wrong: expected an integer, got '5'",
+        None,
+    ),
     "inexpressible": (
         component("self, *, x: list[Fraction | None]", "class Fraction: ..."),
         "parameter 'x' of its constructor cannot be given by a recipe: expected text, numbers,",
@@ -173,6 +179,17 @@ def test_the_cause_is_chained(install: Install) -> None:
     assert isinstance(caught.value.__cause__, RuntimeError)
 
 
+def test_a_recipe_that_asks_for_a_broken_plugin_is_told_with_the_cause(install: Install) -> None:
+    install("acme", "[loomtest.sampler]\nbad = acme_bad:Bad\n", acme_bad="raise RuntimeError('no luck')")
+    with pytest.raises(ConfigError) as caught:
+        registry().validate("sampler", {"type": "bad"}, path=("sampler",))
+    assert str(caught.value) == (
+        "sampler.type: sampler 'bad' from acme 1.0 (acme_bad:Bad): it cannot be imported: "
+        "got RuntimeError: no luck; upgrade or uninstall acme, or tell its makers"
+    )
+    assert isinstance(caught.value.__cause__, BrokenPlugin)
+
+
 def test_a_module_that_is_not_there(install: Install) -> None:
     install("acme", "[loomtest.sampler]\nbad = acme_gone.deep:Bad\n")
     with pytest.raises(
@@ -188,7 +205,9 @@ def test_a_repaired_plugin_loads_at_the_next_try(install: Install) -> None:
     found = registry()
     with pytest.raises(BrokenPlugin, match="install acme_needed"):
         found.get("sampler", "good")
+    before = folder.stat()
     (folder / "acme_needed.py").write_text("")
+    os.utime(folder, ns=(before.st_atime_ns, before.st_mtime_ns))  # as if within one tick of the clock
     assert found.get("sampler", "good").__name__ == "Good"
 
 
@@ -325,10 +344,14 @@ def test_an_override_acts_at_once_and_comes_off_again(install: Install) -> None:
 def test_overrides_come_off_in_any_order() -> None:
     found = registry()
     first, second = found.add("sampler", "x", Fine), found.add("sampler", "x", Other)
+    assert found.get("sampler", "x") is Other
     first.close()
     assert found.get("sampler", "x") is Other
     first.close()
+    again = found.add("sampler", "x", Other)
     second.close()
+    assert found.get("sampler", "x") is Other
+    again.close()
     assert found.names("sampler") == []
 
 

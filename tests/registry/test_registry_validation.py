@@ -102,7 +102,7 @@ class Flip(Transform):
 
     Args:
         axis (int): Which: the last
-            by default.
+            default: by counting.
         unknown: Not a parameter.
 
     Returns:
@@ -121,6 +121,14 @@ class Plain(Transform):
     pass
 
 
+SPACE = Space()
+
+
+class Placed(Transform):
+    def __init__(self, *, given: Space | None, kept: Space = SPACE) -> None:
+        self.given, self.kept = given, kept
+
+
 class Needs(Transform):
     def __init__(self, *, angle: Annotated[int, Field(ge=0, le=360, multiple_of=90)]) -> None:
         self.angle = angle
@@ -137,7 +145,7 @@ def make() -> Registry:
     )
     found.add("denoiser", "unet", UNet)
     found.add("denoiser", "wrap", Wrap)
-    for cls in (Flip, Turn, Plain, Needs):
+    for cls in (Flip, Turn, Plain, Placed, Needs):
         found.add("transform", cls.__name__.lower(), cls)
     return found
 
@@ -255,7 +263,7 @@ def test_all_problems_come_at_once() -> None:
         "and that is a multiple of 90, got 45"
     )
     assert lines[10].endswith("expected a mapping with 'type', a transform, got 'flip'; write {type: flip}")
-    assert lines[11].endswith("missing: expected a transform, one of flip, needs, plain, turn")
+    assert lines[11].endswith("missing: expected a transform, one of flip, needs, placed, plain, turn")
 
 
 def test_the_number_of_nested_parts_is_bounded() -> None:
@@ -269,6 +277,19 @@ def test_the_number_of_nested_parts_is_bounded() -> None:
     )
 
 
+def test_a_recipe_holds_no_objects_and_no_null_for_a_part_that_is_needed() -> None:
+    lines = problems("denoiser", type="wrap", inner=None, other=UNet(), space=Space(), steps=[Flip()])
+    assert lines == [
+        "inner: wrong type: expected a mapping with 'type', a denoiser, got null",
+        "space: wrong type: expected no such key, got an object of type Space; "
+        "leave 'space' out: the system provides it",
+        "steps[0]: wrong type: expected a mapping with 'type', a transform, got an object of type Flip",
+        "other: wrong type: expected a mapping with 'type', a denoiser, got an object of type UNet",
+    ]
+    (line,) = problems("transform", type="needs", angle=object())
+    assert line.startswith("angle: wrong type: expected text, a number")
+
+
 def test_names_are_text_and_components_are_mappings() -> None:
     assert problems("transform", type=3) == ["type: wrong type: expected the name of a transform, got 3"]
     assert problems("transform", type="flip", axis="1") == ["axis: wrong type: expected an integer, got '1'"]
@@ -280,18 +301,19 @@ def test_names_are_text_and_components_are_mappings() -> None:
         registry.validate("transform", {"type": "flip", 1: 2})  # type: ignore[dict-item]  # what a recipe may hold
 
 
-def test_a_broken_component_is_a_problem_with_its_cause() -> None:
-    class Bad(Transform):
-        def __init__(self, *, x: int = "a") -> None:  # type: ignore[assignment]  # what is tested
+def test_a_nested_model_may_not_ignore_unknown_keys() -> None:
+    class Loose(BaseModel):
+        size: int = 1
+
+    class Part(Transform):
+        def __init__(self, *, loose: Loose | None = None) -> None:
             pass
 
-    kinds = registry.kinds.values()
-    found = Registry(kinds, prefix="loomtest")
-    with pytest.raises(BrokenPlugin):
-        found.add("transform", "bad", Bad)
-    lost = Registry([*kinds, Kind("lost", "nowhere_at_all:Lost", "is lost")], prefix="loomtest")
-    with pytest.raises(DiffloomError, match="kind 'lost': nowhere_at_all:Lost cannot be imported"):
-        lost.add("transform", "flip", Flip)
+    Part.__init__.__annotations__["loose"] = Loose | None
+    with pytest.raises(
+        BrokenPlugin, match="'loose' of its constructor is a model that ignores unknown keys; set ext"
+    ):
+        registry.add("transform", "part", Part)
 
 
 def test_recipes_hold_what_yaml_can_say() -> None:
@@ -435,6 +457,15 @@ def test_what_nothing_provides_is_told_before_anything_is_built() -> None:
         registry.instantiate(config)
 
 
+def test_a_part_that_may_be_absent_is_none_or_the_default() -> None:
+    config = registry.validate("transform", {"type": "placed"})
+    built, placed = registry.instantiate(config), registry.instantiate(config, {Space: Space()})
+    assert isinstance(built, Placed)
+    assert isinstance(placed, Placed)
+    assert (built.given, built.kept) == (None, SPACE)
+    assert placed.given is placed.kept is not SPACE
+
+
 def test_containers_are_what_the_annotation_says() -> None:
     data = {
         "type": "wrap",
@@ -524,7 +555,7 @@ def test_parameters_are_shown() -> None:
 
 def test_an_inherited_constructor_keeps_its_description() -> None:
     (axis,) = registry.parameters("transform", "turn")
-    assert axis.description == "Which: the last by default."
+    assert axis.description == "Which: the last default: by counting."
     assert registry.parameters("transform", "plain") == []
 
 
