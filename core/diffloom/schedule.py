@@ -20,6 +20,8 @@ from diffloom.path import Knots, Path
 Time = int | float | Tensor
 """A time in [−1, T−1]: a number, or a tensor of any shape, integer or real. −1 is clean."""
 
+_KEPT = 4096
+
 
 class ScheduleError(DiffloomError, ValueError):
     """A schedule's table breaks the law, or a time lies outside it."""
@@ -143,12 +145,25 @@ class Schedule(ABC):
 
     def _at(self, t: Time) -> tuple[Tensor, Tensor, Tensor]:
         """Return (α, σ, log-SNR) at t."""
-        if isinstance(t, int) or (isinstance(t, Tensor) and not t.is_floating_point()):
-            t = t if isinstance(t, Tensor) else torch.tensor(t, device="cpu")
-        else:
-            t = self._real(t)
+        if not isinstance(t, Tensor) or (t.dim() == 0 and t.device.type == "cpu"):
+            return self._at_number(float(t))
+        t = t.to(torch.float64) if t.is_floating_point() else t
         self._check(t)
         return self._knots(t.device).at(t)
+
+    def _at_number(self, t: float) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (α, σ, log-SNR) at one time, 0-d on the CPU; kept, as samplers ask for the same few again."""
+        cache: dict[float, tuple[Tensor, Tensor, Tensor]] = self.__dict__.setdefault("_levels_by_time", {})
+        if t not in cache:
+            with torch.inference_mode(False):
+                whole = t.is_integer()
+                time = torch.tensor(int(t) if whole else t, dtype=torch.int64 if whole else torch.float64, device="cpu")
+                self._check(time)
+                if len(cache) >= _KEPT:
+                    cache.clear()
+                cache[t] = self._knots(time.device).at(time)
+        alpha, sigma, log_snr = cache[t]
+        return alpha.clone(), sigma.clone(), log_snr.clone()
 
     def _both(self, t: Time, s: Time) -> tuple[tuple[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]:
         """Return (α, σ, log-SNR) at t and at s, on one device, after checking that s < t."""
@@ -163,11 +178,7 @@ class Schedule(ABC):
 
     @staticmethod
     def _real(t: Time) -> Tensor:
-        return (
-            t.to(torch.float64)
-            if isinstance(t, Tensor)
-            else torch.tensor(t, dtype=torch.float64, device="cpu")
-        )
+        return t.to(torch.float64) if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64, device="cpu")
 
     def _check(self, t: Tensor) -> None:
         if t.device.type != "cpu" or not t.numel():
@@ -197,20 +208,14 @@ class Schedule(ABC):
         """Return the table, or raise ScheduleError naming what is wrong and where."""
         alpha, sigma = self.table()
         for name, column in (("α", alpha), ("σ", sigma)):
-            self._demand(
-                column.dtype == torch.float64, f"{name} is not float64", "float64", str(column.dtype)
-            )
+            self._demand(column.dtype == torch.float64, f"{name} is not float64", "float64", str(column.dtype))
             shape, wanted = tuple(column.shape), (self.steps,)
-            self._demand(
-                shape == wanted and self.steps > 0, f"{name} has the wrong shape", f"{wanted}", f"{shape}"
-            )
+            self._demand(shape == wanted and self.steps > 0, f"{name} has the wrong shape", f"{wanted}", f"{shape}")
             self._demand_all(torch.isfinite(column), f"{name} is not finite", "a finite number", column)
         self._demand_all(alpha >= 0, "α is negative", "α ≥ 0", alpha)
         self._demand_all(sigma > 0, "σ is not positive", "σ > 0", sigma)
         log_snr = 2 * (alpha.log() - sigma.log())
-        self._demand_all(
-            log_snr.diff() < 0, "log-SNR does not fall", "less than at the time before", log_snr[1:], 1
-        )
+        self._demand_all(log_snr.diff() < 0, "log-SNR does not fall", "less than at the time before", log_snr[1:], 1)
         return alpha.detach().cpu(), sigma.detach().cpu()
 
     def _demand_all(self, good: Tensor, what: str, expected: str, got: Tensor, offset: int = 0) -> None:
