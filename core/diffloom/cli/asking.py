@@ -1,0 +1,93 @@
+"""What a user asks a system for: seeds, and conditions."""
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from diffloom.errors import DataError, RecipeError
+
+if TYPE_CHECKING:
+    from diffloom.conditioner import Batch
+    from diffloom.engine.run import Run
+
+_RANGE = re.compile(r"(\d+)(?:-(\d+))?")
+
+
+def numbers(text: str | None, count: int | None) -> list[int] | None:
+    """Return the seeds that a list such as `0-15,20` names, or the first `count` where there is none.
+
+    Raises:
+        RecipeError: Where it is no such list, or names another number of seeds than `count`.
+    """
+    if text is None:
+        return None if count is None else list(range(count))
+    seeds: list[int] = []
+    for part in text.split(","):
+        match = _RANGE.fullmatch(part.strip())
+        if match is None or int(match[2] or match[1]) < int(match[1]):
+            raise RecipeError("this is no list of seeds", where="--seeds", expected="such as 0-15 or 3,5,9", got=repr(text))
+        seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
+    if count is not None and count != len(seeds):
+        raise RecipeError(
+            "there is one seed for each item",
+            where="--seeds",
+            expected=f"{count} seeds, for --count {count}",
+            got=str(len(seeds)),
+            remedy="leave --count out",
+        )
+    return seeds
+
+
+def conditions(run: "Run", texts: Sequence[str], count: int) -> "Batch":
+    """Return a batch of `count` things to ask for.
+
+    What the conditioners need and nobody gave comes from the system's own prompts.
+
+    Args:
+        run: Whose system is asked.
+        texts: `key=value` each; the value is YAML, a list is taken in turn, and a class may be given by name.
+        count: How many items.
+
+    Raises:
+        DataError: Where no conditioner reads a key, or a value is no class.
+    """
+    from diffloom.data import collate
+
+    needs = sorted({key for part in run.system.conditioners.values() for key in part.needs})
+    given = dict(_value(text, needs, run) for text in texts)
+    columns = [{key: values[i % len(values)] for key, values in given.items()} for i in range(count)]
+    asked = collate(columns)
+    if set(needs) <= set(asked):
+        return asked
+    return {**run.system.prompts(count), **asked}
+
+
+def _value(text: str, needs: Sequence[str], run: "Run") -> tuple[str, list[Any]]:
+    from diffloom.recipe.source import setting
+
+    key, equals, _ = text.partition("=")
+    if not equals or key not in needs:
+        raise DataError(
+            "nobody listens to this" if equals else "this asks for nothing",
+            where=f"--give {text}",
+            expected=f"KEY=VALUE with one of the keys {', '.join(needs)}" if needs else "no --give: there are no conditioners",
+        )
+    value = setting(text).data[key]
+    values = value if isinstance(value, list) else [value]
+    return key, [_class(item, text, run) if key == "label" else item for item in values]
+
+
+def _class(value: object, text: str, run: "Run") -> int:
+    """Return the number of a class that is given by number or by name."""
+    classes = run.dataset.classes
+    if isinstance(value, str) and value in classes:
+        return classes.index(value)
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    if whole and (not classes or 0 <= int(str(value)) < len(classes)):
+        return int(str(value))
+    raise DataError(
+        "there is no such class",
+        where=f"--give {text}",
+        expected=f"0 … {len(classes) - 1}, or one of {', '.join(classes[:16])}" if classes else "a whole number",
+        got=repr(value),
+    )
