@@ -63,9 +63,16 @@ def state_of(optimizer: torch.optim.Optimizer, names: tuple[str, ...]) -> dict[s
 
 
 def restore(optimizer: torch.optim.Optimizer, names: tuple[str, ...], tensors: Mapping[str, Tensor]) -> None:
-    """Give an optimiser back the state that `state_of` returned."""
+    """Give an optimiser back the state that `state_of` returned, each moment in its parameter's memory layout.
+
+    A fused optimiser walks through memory, so a moment that lay otherwise would meet the wrong weights.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         name, _, quantity = key.rpartition("/")
-        state.setdefault(names.index(name), {})[quantity] = tensor
+        index = names.index(name)
+        same = tensor.shape == parameters[index].shape
+        laid = torch.empty_like(parameters[index]).copy_(tensor) if same else tensor
+        state.setdefault(index, {})[quantity] = laid.detach()
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

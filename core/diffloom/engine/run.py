@@ -68,11 +68,13 @@ class Run:
         self.directory = directory or Path("runs") / recipe.header.name
         self.step = 0
         self._built: Built | None = None
-        self._lock()
         self.hooks = Hooks(project="diffloom", specs=specs, group="diffloom.hooks")
-        self.hooks.enable(recipe.header.hooks if hooks is None else hooks)
+        unusable = self.hooks.enable(recipe.header.hooks if hooks is None else hooks)
         for name, plugin in (plugins or {}).items():
             self.hooks.register(plugin, name)
+        self._lock()
+        for broken in unusable:
+            self.message(f"this behaviour is left out: {broken.error}")
 
     @classmethod
     def of(cls, directory: Path, **changes: Any) -> "Run":

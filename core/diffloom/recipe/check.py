@@ -27,7 +27,6 @@ from diffloom.recipe.recipe import Recipe
 from diffloom.sampler import State
 from diffloom.system import System, take, to_device
 from diffloom.task import Task
-from diffloom_registry import Problem
 
 _WEIGHTS_IN_TRAINING = 5  # weight, gradient, two moments, average
 _META = torch.device("meta")
@@ -63,7 +62,7 @@ class Report:
 def check(recipe: Recipe) -> Report:
     """Return the figures of a recipe's system; RecipeError or IncompatibleParts where it does not fit together."""
     built = build(recipe, meta=True)
-    problems = [*contradictions(recipe, built.system), *_batch_problems(recipe, built)]
+    problems = list(contradictions(recipe, built.system, built.dataset))
     if problems:
         raise recipe.error(problems)
     batch = _fake(built, recipe.header.train.batch)
@@ -82,24 +81,6 @@ def check(recipe: Recipe) -> Report:
         samples=len(built.dataset),
         evaluations=evaluations,
     )
-
-
-def _batch_problems(recipe: Recipe, built: Built) -> Iterator[Problem]:
-    """Yield the keys that the task or a conditioner reads and the data do not have."""
-    have = built.dataset.keys
-    needs: dict[tuple[str, ...], tuple[str, ...]] = {("task",): built.system.task.needs}
-    needs |= {("conditioners", name): c.needs for name, c in built.system.conditioners.items()}
-    for path, keys in needs.items():
-        for key in keys:
-            if key not in have:
-                name = recipe.configs()[path].name
-                yield Problem(
-                    path,
-                    f"'{name}' reads '{key}', and the data have none",
-                    expected=f"samples with '{key}'",
-                    got=f"samples with {', '.join(have)}",
-                    remedy="use a data set that has it",
-                )
 
 
 def _fake(built: Built, count: int) -> Batch:

@@ -6,6 +6,7 @@ filled, whether what is diffused has limits.
 
 from collections.abc import Callable, Iterator
 
+from diffloom.data import Dataset
 from diffloom.errors import IncompatibleParts
 from diffloom.recipe.recipe import Recipe
 from diffloom.system import System
@@ -14,8 +15,10 @@ from diffloom_registry import Problem
 Law = Callable[[Recipe, System], Iterator[Problem]]
 
 
-def contradictions(recipe: Recipe, system: System) -> Iterator[Problem]:
-    """Yield every contradiction between the parts of a built system."""
+def contradictions(recipe: Recipe, system: System, dataset: Dataset) -> Iterator[Problem]:
+    """Yield every contradiction between the parts of a built system, and between them and the data."""
+    yield from keys(recipe, system, dataset)
+    yield from classes(recipe, system, dataset)
     laws: list[Law] = [ports]
     if system._schedule is not None and system._denoiser is not None:
         laws += [terminal_snr, output_channels]
@@ -23,6 +26,36 @@ def contradictions(recipe: Recipe, system: System) -> Iterator[Problem]:
         laws += [grids, clipping]
     for law in laws:
         yield from law(recipe, system)
+
+
+def keys(recipe: Recipe, system: System, dataset: Dataset) -> Iterator[Problem]:
+    """What the task or a conditioner reads must be in the data."""
+    needs: dict[tuple[str, ...], tuple[str, ...]] = {("task",): system.task.needs}
+    needs |= {("conditioners", name): c.needs for name, c in system.conditioners.items()}
+    for path, wanted in needs.items():
+        for key in wanted:
+            if key not in dataset.keys:
+                yield Problem(
+                    path,
+                    f"'{recipe.configs()[path].name}' reads '{key}', and the data have none",
+                    expected=f"samples with '{key}'",
+                    got=f"samples with {', '.join(dataset.keys)}",
+                    remedy="use a data set that has it",
+                )
+
+
+def classes(recipe: Recipe, system: System, dataset: Dataset) -> Iterator[Problem]:
+    """A conditioner that declares how many classes it knows must know all that the data have."""
+    for name, conditioner in system.conditioners.items():
+        known = getattr(conditioner, "classes", None)
+        if "label" in conditioner.needs and known is not None and known < len(dataset.classes):
+            yield Problem(
+                ("conditioners", name, "classes"),
+                "the data have more classes than the conditioner knows",
+                expected=f"at least {len(dataset.classes)}",
+                got=str(known),
+                remedy=f"set conditioners.{name}.classes to {len(dataset.classes)}",
+            )
 
 
 def terminal_snr(recipe: Recipe, system: System) -> Iterator[Problem]:

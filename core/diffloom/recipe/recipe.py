@@ -86,7 +86,7 @@ class Recipe:
         return self.parts.get(role)
 
     def check(self) -> "Report":
-        """Build the system without memory and try it, as `diffloom.recipe.check` says; RecipeError with all problems."""
+        """Build the system without memory and try it, as `diffloom.recipe.check` says; RecipeError with all."""
         from diffloom.recipe.check import check
 
         return check(self)
