@@ -1,8 +1,7 @@
 """Generate: learn to denoise images, and make new ones from noise (Ho et al. 2020; Nichol & Dhariwal 2021).
 
-Law: the loss is a mean over items of a loss that depends on the item's data and seed alone, except where
-    times are
-drawn for the batch as a whole (antithetic, loss-aware).
+Law: the loss is a mean over items, and an item's share depends on its own data and seed alone, except where
+times are drawn for the batch as a whole (antithetic, loss-aware).
 """
 
 from collections.abc import Sequence
@@ -96,9 +95,7 @@ class Generate(Task):
             raise _contradiction("norm", "l2, or weight: uniform", norm, "take one of the two")
         if loss != "simple" and timesteps == "continuous":
             remedy = "use loss: simple, or timesteps: uniform"
-            raise _contradiction(
-                "timesteps", "whole levels, between which the bound is taken", timesteps, remedy
-            )
+            raise _contradiction("timesteps", "whole levels, between which the bound is taken", timesteps, remedy)
         if timesteps == "loss-aware" and schedule is None:
             remedy = "pass schedule=…; a recipe does so by itself"
             raise _contradiction("timesteps", "a schedule, whose losses are remembered", "none", remedy)

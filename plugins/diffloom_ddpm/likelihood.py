@@ -104,12 +104,20 @@ class Reverse:
             bins: The values that data can have; `None` for a density, where they are unbounded.
         """
         logvar = self.log_variance(variance, said.spread, x0)
-        kl = shift_kl(per_item(self.pull, x0) * (x0 - said.x0), per_item(self.small, x0), logvar)
+        if self.last.dim() == 0 and not self.last:  # one level for all: only what counts is computed
+            return self._divergence(x0, said, logvar)
+        nll = self._surprise(x0, said, logvar, bins)
+        return nll if self.last.dim() == 0 else torch.where(self.last, nll, self._divergence(x0, said, logvar))
+
+    def _divergence(self, x0: Tensor, said: Denoised, logvar: Tensor) -> Tensor:
+        shift = per_item(self.pull, x0) * (x0 - said.x0)
+        return _mean(shift_kl(shift, per_item(self.small, x0), logvar)) / _LN_2
+
+    @staticmethod
+    def _surprise(x0: Tensor, said: Denoised, logvar: Tensor, bins: Bins | None) -> Tensor:
         if bins is None:
-            nll = -log_density(x0, said.x0, logvar)
-        else:
-            nll = -discretised_log_likelihood(x0, said.x0, logvar, bins)
-        return torch.where(self.last.to(x0.device), _mean(nll), _mean(kl)) / _LN_2
+            return -_mean(log_density(x0, said.x0, logvar)) / _LN_2
+        return -_mean(discretised_log_likelihood(x0, said.x0, logvar, bins)) / _LN_2
 
 
 def prior_bits(schedule: Schedule, x0: Tensor) -> Tensor:
