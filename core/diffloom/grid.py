@@ -38,6 +38,11 @@ class Level:
     sigma: float
     log_snr: float
 
+    @classmethod
+    def of(cls, schedule: Schedule, t: float) -> "Level":
+        """Return the level of a schedule at time t."""
+        return cls(*(float(value) for value in (schedule.alpha(t), schedule.sigma(t), schedule.log_snr(t))))
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:
@@ -109,9 +114,7 @@ class Grid:
         return count - min(made, count)
 
 
-def spaced(
-    schedule: Schedule, count: int | None, spacing: Spacing, *, offset: int = 0, rho: float = 7.0
-) -> Tensor:
+def spaced(schedule: Schedule, count: int | None, spacing: Spacing, *, offset: int = 0, rho: float = 7.0) -> Tensor:
     """Return `count` strictly descending times in [0, T−1], float64 (count,).
 
     - `leading`: i·⌊T/n⌋ + offset, the offset made smaller where it would leave the schedule;

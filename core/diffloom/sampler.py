@@ -75,9 +75,7 @@ class Sampler(ABC):
 
     order = 1
 
-    steps: Annotated[
-        int | None, Field(gt=0, description="how many levels to visit; all of them by default")
-    ] = 50
+    steps: Annotated[int | None, Field(gt=0, description="how many levels to visit; all of them by default")] = 50
     spacing: Annotated[Spacing, Field(description="how the levels are spread over the schedule")] = "trailing"
     offset: Annotated[int, Field(ge=0, description="added to every level of the leading spacing")] = 0
     rho: Annotated[float, Field(gt=0, description="exponent of the karras spacing")] = 7.0
@@ -87,9 +85,7 @@ class Sampler(ABC):
     ] = None
     final: Annotated[
         Literal["clean", "first"],
-        Field(
-            description="where the last step leads: to clean data, or to level 0, where none may start then"
-        ),
+        Field(description="where the last step leads: to clean data, or to level 0"),
     ] = "clean"
     clip: Annotated[
         float | None, Field(gt=0, description="limit of the clean estimate's magnitude; never for latents")
@@ -121,7 +117,11 @@ class Sampler(ABC):
         times: Tensor | tuple[float, ...] | None = self.timesteps
         if times is None:
             times = spaced(schedule, self.steps, self.spacing, offset=self.offset, rho=self.rho)
-        return Grid.of(schedule, times, end=-1.0 if self.final == "clean" else 0.0)
+        if self.final == "clean":
+            return Grid.of(schedule, times)
+        if self.timesteps is None and times[-1] == 0 and len(times) < schedule.steps:
+            times = spaced(schedule, len(times) + 1, self.spacing, offset=self.offset, rho=self.rho)[:-1]
+        return Grid.of(schedule, times, end=0.0)
 
     @typing.final
     def start(self, schedule: Schedule, z: Tensor, x0: Tensor | None = None, strength: float = 1.0) -> State:

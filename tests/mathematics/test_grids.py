@@ -133,8 +133,12 @@ def test_the_end_can_be_the_first_level() -> None:
     grid = DDIM(steps=10, spacing="leading", offset=1, final="first").grid(schedule)
     assert grid.times[-2:] == (1, 0)
     assert float(grid.alpha[-1]) == float(schedule.alpha(0))
+    for spacing in SPACINGS:
+        grid = DDIM(steps=10, spacing=spacing, final="first").grid(schedule)
+        assert len(grid) == 10
+        assert grid.times[-2] > grid.times[-1] == 0
     with pytest.raises(IncompatibleParts, match="final"):
-        DDIM(steps=10, spacing="leading", final="first").grid(schedule)
+        DDIM(steps=50, final="first").grid(schedule)
 
 
 @law
