@@ -15,7 +15,6 @@ TIMINGS = "timings.jsonl"
 MESSAGES = "messages.log"
 SAMPLES = "samples"
 ABOUT = "about.json"
-REPORT = "report.html"
 
 
 def replace(path: Path, content: str | bytes) -> None:
