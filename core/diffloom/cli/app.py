@@ -7,11 +7,19 @@ from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
-from diffloom_registry.errors import DiffloomError
 from typer.core import TyperGroup
 
-from diffloom.cli import catalogue, checking, doctor, evaluating, plotting, sampling, training
+from diffloom.cli.catalogue import listing, schema, show
+from diffloom.cli.checking import check
 from diffloom.cli.console import note
+from diffloom.cli.doctor import doctor
+from diffloom.cli.evaluating import evaluate
+from diffloom.cli.options import add
+from diffloom.cli.plotting import app as plot
+from diffloom.cli.sampling import sample
+from diffloom.cli.training import run as run_all
+from diffloom.cli.training import train
+from diffloom_registry.errors import DiffloomError
 
 HELP = """Diffusion systems woven out of parts.
 
@@ -83,16 +91,16 @@ def options(
     """Take the options that stand before a verb."""
 
 
-app.command()(training.run)
-app.command()(training.train)
-app.command()(sampling.sample)
-app.command("eval")(evaluating.evaluate)
-app.command()(checking.check)
-app.command("list")(catalogue.listing)
-app.command()(catalogue.show)
-app.command()(catalogue.schema)
-app.add_typer(plotting.app, name="plot")
-app.command()(doctor.doctor)
+add(app, "run", run_all)
+add(app, "train", train)
+add(app, "sample", sample)
+add(app, "eval", evaluate)
+add(app, "check", check)
+add(app, "list", listing)
+add(app, "show", show)
+add(app, "schema", schema)
+app.add_typer(plot, name="plot")
+add(app, "doctor", doctor)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -25,7 +25,9 @@ def numbers(text: str | None, count: int | None) -> list[int] | None:
     for part in text.split(","):
         match = _RANGE.fullmatch(part.strip())
         if match is None or int(match[2] or match[1]) < int(match[1]):
-            raise RecipeError("this is no list of seeds", where="--seeds", expected="such as 0-15 or 3,5,9", got=repr(text))
+            raise RecipeError(
+                "this is no list of seeds", where="--seeds", expected="such as 0-15 or 3,5,9", got=repr(text)
+            )
         seeds += range(int(match[1]), int(match[2] or match[1]) + 1)
     if count is not None and count != len(seeds):
         raise RecipeError(
@@ -70,7 +72,9 @@ def _value(text: str, needs: Sequence[str], run: "Run") -> tuple[str, list[Any]]
         raise DataError(
             "nobody listens to this" if equals else "this asks for nothing",
             where=f"--give {text}",
-            expected=f"KEY=VALUE with one of the keys {', '.join(needs)}" if needs else "no --give: there are no conditioners",
+            expected=f"KEY=VALUE with one of the keys {', '.join(needs)}"
+            if needs
+            else "no --give: there are no conditioners",
         )
     value = setting(text).data[key]
     values = value if isinstance(value, list) else [value]

@@ -13,18 +13,20 @@ if TYPE_CHECKING:
 
 KindName = Annotated[
     str | None,
-    typer.Argument(metavar="KIND", help="Only this kind, as in sampler; `hooks` and `recipes` are kinds too.", show_default=False),
+    typer.Argument(
+        metavar="KIND", help="Only this kind, as in sampler; `hooks` and `recipes` are kinds too.", show_default=False
+    ),
 ]
 
 
 def listing(
     kind: KindName = None, as_json: options.Json = False, plugin: options.Plugin = None, debug: options.Debug = False
 ) -> None:
-    """List what is installed: every component by kind and name, with the package that it comes from.
+    """List what is installed.
 
-    Nothing is imported, so a broken plugin is listed like any other: `diffloom doctor` finds it.
+    Every component by kind and name, with the package that it comes from. Nothing is imported, so a broken plugin
+    is listed like any other: `diffloom doctor` finds it.
 
-    \b
     Examples:
       diffloom list
       diffloom list sampler
@@ -50,14 +52,17 @@ def listing(
 
 
 def show(
-    name: Annotated[str, typer.Argument(metavar="KIND/NAME", help="As in sampler/ddim; the name alone where it is one of a kind.")],
+    name: Annotated[
+        str, typer.Argument(metavar="KIND/NAME", help="As in sampler/ddim; the name alone where it is one of a kind.")
+    ],
     as_json: options.Json = False,
     plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
-    """Show a component: what it is, where it comes from, what it takes and what it declares.
+    """Show a component and its parameters.
 
-    \b
+    What it is, where it comes from, what it takes and what it declares.
+
     Examples:
       diffloom show sampler/ddim
       diffloom show unet --json
@@ -78,9 +83,10 @@ def schema(
     plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
-    """Print the JSON Schema of a recipe, made of all that is installed; editors complete and check recipes by it.
+    """Print the JSON Schema of recipes.
 
-    \b
+    It is made of all that is installed; editors complete and check recipes by it.
+
     Example, for a recipe that begins with `# yaml-language-server: $schema=recipe.schema.json`:
       diffloom schema -o recipe.schema.json
     """

@@ -26,12 +26,12 @@ def check(
     plugin: options.Plugin = None,
     debug: options.Debug = False,
 ) -> None:
-    """Check recipes without training: do their parts exist, are their values right, do they fit together.
+    """Check recipes without training them.
 
-    The system is built without memory and one made-up batch goes through it. Every problem gets a line of its own,
-    with file, line and column; then the exit code is 2.
+    Do their parts exist, are their values right, do they fit together? The system is built without memory and one
+    made-up batch goes through it. Every problem gets a line of its own, with file, line and column; then the exit
+    code is 2.
 
-    \b
     Examples:
       diffloom check recipes/*.yaml
       diffloom check mine.yaml --set denoiser.channels=96 --json

@@ -54,8 +54,7 @@ def _denoiser(name: str) -> dict[str, str]:
 
 def _conditioner(name: str) -> dict[str, str]:
     cls = registry.get("conditioner", name)
-    shown = {"reads": ", ".join(getattr(cls, "needs", ())) or "nothing"}
-    return shown
+    return {"reads": ", ".join(getattr(cls, "needs", ())) or "nothing"}
 
 
 def _task(name: str) -> dict[str, str]:

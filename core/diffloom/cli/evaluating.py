@@ -19,7 +19,6 @@ def evaluate(
     One line for each sampler that the recipe names, on the same weights. The figures are kept in the run's
     evaluation.json.
 
-    \b
     Examples:
       diffloom eval quickstart
       diffloom eval runs/quickstart --set eval.count=1000 --json

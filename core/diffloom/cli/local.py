@@ -7,10 +7,9 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
+from diffloom.kinds import registry
 from diffloom_registry import BrokenPlugin, Override
 from diffloom_registry.loading import locate
-
-from diffloom.kinds import registry
 
 
 def publish(file: Path) -> list[Override]:

@@ -1,9 +1,24 @@
 """The options that several verbs share, and what they mean."""
 
+import inspect
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+
+def add(app: typer.Typer, name: str, verb: Callable[..., Any]) -> None:
+    """Add a verb; its docstring is its help, of which the paragraph of examples keeps its lines.
+
+    Args:
+        app: What to add it to.
+        name: The word that calls it.
+        verb: A function whose parameters are the verb's.
+    """
+    paragraphs = inspect.cleandoc(verb.__doc__ or "").split("\n\n")
+    shown = [f"\b\n{text}" if text.startswith("Example") else text for text in paragraphs]
+    app.command(name, help="\n\n".join(shown), short_help=paragraphs[0].rstrip("."))(verb)
 
 
 def _load(context: typer.Context, files: list[Path] | None) -> list[Path] | None:
@@ -32,7 +47,9 @@ Finished = Annotated[
 ]
 Settings = Annotated[
     list[str] | None,
-    typer.Option("--set", metavar="PATH=VALUE", help="Change one value of the recipe, as in train.steps=500; repeatable."),
+    typer.Option(
+        "--set", metavar="PATH=VALUE", help="Change one value of the recipe, as in train.steps=500; repeatable."
+    ),
 ]
 Out = Annotated[
     Path | None, typer.Option("--out", metavar="DIR", help="The run's folder. [default: runs/NAME]", show_default=False)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import typer
-from diffloom_registry import DiffloomError, Entry
 from typer.main import get_group
+
+from diffloom_registry import DiffloomError, Entry
 
 _HOOK = "diffloom_commands"
 

@@ -14,15 +14,21 @@ if TYPE_CHECKING:
     from diffloom.engine.run import Run
 
 Count = Annotated[
-    int | None, typer.Option("--count", "-n", min=1, metavar="N", help="How many. [default: the recipe's]", show_default=False)
+    int | None,
+    typer.Option("--count", "-n", min=1, metavar="N", help="How many. [default: the recipe's]", show_default=False),
 ]
 Seeds = Annotated[
-    str | None, typer.Option("--seeds", metavar="LIST", help="One per item, as in 0-15 or 3,5,9. [default: 0, 1, …]", show_default=False)
+    str | None,
+    typer.Option(
+        "--seeds", metavar="LIST", help="One per item, as in 0-15 or 3,5,9. [default: 0, 1, …]", show_default=False
+    ),
 ]
 Give = Annotated[
     list[str] | None,
     typer.Option(
-        "--give", metavar="KEY=VALUE", help="What to ask for, as in label=3 or label=[0,1,2], taken in turn; repeatable."
+        "--give",
+        metavar="KEY=VALUE",
+        help="What to ask for, as in label=3 or label=[0,1,2], taken in turn; repeatable.",
     ),
 ]
 Folder = Annotated[
@@ -48,7 +54,6 @@ def sample(
     An item depends on its seed and on what it is asked for, on nothing else. --set changes how it is sampled,
     not what the run remembers. The files that were written are printed.
 
-    \b
     Examples:
       diffloom sample quickstart --count 16 --give label=3
       diffloom sample runs/quickstart --seeds 0-99 --set sampler.steps=20

@@ -1,6 +1,8 @@
 """A component as people want to see it: summary, origin, parameters, and what it declares."""
 
 import inspect
+import shutil
+import textwrap
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +10,9 @@ from diffloom.cli.console import aligned
 from diffloom.errors import DiffloomError, UnknownComponent
 from diffloom.kinds import registry
 from diffloom_registry import MISSING, Parameter
+from diffloom_registry.wording import show
 
+_DEEP = " " * 8
 
 
 def facts(name: str) -> dict[str, Any]:
@@ -40,14 +44,15 @@ def described(found: Mapping[str, Any]) -> str:
     for title, common in (("parameters", False), (f"keys of every {found['kind']}", True)):
         own = [parameter for parameter in found["parameters"] if parameter["common"] is common]
         if own:
-            lines += ["", title, aligned([_row(parameter) for parameter in own], indent=2)]
+            width = max(len(parameter["name"]) for parameter in own)
+            lines += ["", title, *(line for parameter in own for line in _lines(parameter, width))]
     if found["declares"]:
         lines += ["", "declares", aligned([[key, str(value)] for key, value in found["declares"].items()], indent=2)]
     return "\n".join(lines)
 
 
 def declared(cls: type, kind: str, name: str) -> dict[str, str]:
-    """Return what a component says of itself, built with its defaults where that costs nothing; empty where it does not."""
+    """Return what a component says of itself, with its default values; empty where it needs more than those."""
     from diffloom.cli.declaring import DECLARED
 
     declare = DECLARED.get(kind)
@@ -91,9 +96,12 @@ def _parameter(parameter: Parameter) -> dict[str, Any]:
     }
 
 
-def _row(parameter: Mapping[str, Any]) -> list[str]:
-    default = "required" if parameter["required"] else f"= {parameter['default']!r}"
+def _lines(parameter: Mapping[str, Any], width: int) -> list[str]:
+    """Return a parameter as its type and default, and below that what it is for."""
+    default = "required" if parameter["required"] else f"default {show(parameter['default'])}"
     if parameter["role"] == "injected":
-        default = "from the system"
+        default = "given by the system"
     kind = " ".join(part for part in (parameter["type"], parameter["bounds"]) if part)
-    return [parameter["name"], kind, default, parameter["help"]]
+    columns = max(shutil.get_terminal_size((100, 24)).columns, 60)
+    told = textwrap.wrap(parameter["help"], min(columns, 110), initial_indent=_DEEP, subsequent_indent=_DEEP)
+    return [f"  {parameter['name']:<{width}}  {kind}, {default}", *told]

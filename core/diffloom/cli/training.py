@@ -25,7 +25,6 @@ def run(
 
     A run that was stopped goes on where it was. Everything is checked before the first step.
 
-    \b
     Examples:
       diffloom run quickstart
       diffloom run mine.yaml small.yaml --set train.steps=500 --out runs/try
@@ -59,7 +58,6 @@ def train(
 
     A run that was stopped goes on where it was. Everything is checked before the first step.
 
-    \b
     Examples:
       diffloom train quickstart
       diffloom train mine.yaml --set train.lr=3e-4 --no-hook tensorboard
