@@ -3,7 +3,8 @@
 import errno
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Annotated, Any
 
 import typer
@@ -39,16 +40,20 @@ _STOPPED = "stopped: nothing that was written is lost, and the same command goes
 class Verbs(TyperGroup):
     """The verbs: ours, and those that installed plugins add. A plugin is imported for a verb that is not ours."""
 
+    _added: Mapping[str, Any] = MappingProxyType({})
+
     def list_commands(self, ctx: Any) -> list[str]:
         """Return the names of all verbs, ours first."""
         from diffloom.cli.plugins import verbs
 
-        return [*self.commands, *verbs(self.commands, note, every=False)]
+        self._added = verbs(self.commands, note, every=False)
+        return [*self.commands, *self._added]
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
         """Return a verb, or nothing where nobody has it."""
-        if cmd_name in self.commands:
-            return self.commands[cmd_name]
+        for known in (self.commands, self._added):
+            if cmd_name in known:
+                return known[cmd_name]
         from diffloom.cli.plugins import verbs
 
         return verbs(self.commands, note, every=True).get(cmd_name)

@@ -5,7 +5,6 @@ import platform
 import re
 from collections import Counter
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, requires, version
 from typing import Any
 
 import typer
@@ -72,6 +71,8 @@ def described(found: Mapping[str, Any]) -> str:
 
 
 def _environment() -> dict[str, str]:
+    from importlib.metadata import version
+
     import torch
 
     return {
@@ -95,6 +96,8 @@ def _device() -> str:
 
 def _packages() -> dict[str, str | None]:
     """Return the packages that diffloom needs, with the version that is installed."""
+    from importlib.metadata import PackageNotFoundError, requires, version
+
     found: dict[str, str | None] = {}
     for line in requires("diffloom") or ():
         name, _, marker = line.partition(";")
