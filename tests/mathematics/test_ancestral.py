@@ -19,12 +19,12 @@ from diffloom_ddpm.schedules import Cosine, Linear, ScaledLinear
 from .fixed import Constant, Given, formula, network, start
 
 
-def chain_moments(sampler: Sampler, schedule: Schedule, model: Model) -> tuple[float, float]:
-    """Return mean and std of x_0 from N(0, 1), for a model that is affine in x: steps are probed."""
+def chain_moments(sampler: Sampler, schedule: Schedule, model: Model, variance: float = 1.0) -> tuple[float, float]:
+    """Return mean and std of x_0 from N(0, variance), for a model that is affine in x: steps are probed."""
     grid = sampler.grid(schedule)
     probes = torch.tensor([[0.0], [1.0], [0.0]], dtype=torch.float64)
     noise = Constant(torch.tensor([[0.0], [0.0], [1.0]], dtype=torch.float64))
-    mean, variance = 0.0, 1.0
+    mean = 0.0
     for index in range(len(grid)):
         at_zero, at_one, noisy = sampler.step(model, schedule, grid, State(probes, index), noise).x.flatten().tolist()
         mean = at_zero + (at_one - at_zero) * mean
