@@ -8,10 +8,11 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from html import escape
+from itertools import pairwise
 
 Points = Sequence[tuple[float, float]]
 
-_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 12, 30
+_LEFT, _RIGHT, _TOP, _BOTTOM = 54, 14, 12, 34
 _MOST_POINTS = 360
 _COLOURS = 6
 
@@ -70,11 +71,10 @@ class Axis:
 
 def linear_ticks(low: float, high: float, most: int) -> list[float]:
     """Return about `most` values between the bounds that are 1, 2 or 5 times a power of ten apart."""
-    rough = (high - low) / max(1, most)
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * factor for factor in (1, 2, 5, 10) if unit * factor >= rough * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [round(k * step, 12) for k in range(first, math.floor(high / step + 1e-9) + 1)]
+    unit = 10.0 ** math.floor(math.log10((high - low) / most))
+    step = min((unit * factor for factor in (1, 2, 5, 10)), key=lambda step: abs((high - low) / step - most))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [float(f"{k * step:.12g}") for k in range(first, last + 1)]
 
 
 def log_ticks(low: float, high: float, most: int) -> list[float]:
@@ -121,8 +121,8 @@ def chart(
         parts.append(f'<text class="tick y" x="{_LEFT - 8}" y="{v + 3.5:.1f}">{number(tick)}</text>')
     for tick in x.ticks:
         h, _ = place((tick, y.low))
-        parts.append(f'<text class="tick x" x="{h:.1f}" y="{height - _BOTTOM + 16}">{number(tick)}</text>')
-    parts.append(f'<text class="axis" x="{width - _RIGHT}" y="{height - 2}">{escape(x_name)}</text>')
+        parts.append(f'<text class="tick x" x="{h:.1f}" y="{height - _BOTTOM + 15}">{number(tick)}</text>')
+    parts.append(f'<text class="axis" x="{width - _RIGHT}" y="{height - 3}">{escape(x_name)}</text>')
     for one in series:
         parts += _curve(one, [place(point) for point in _thinned(one.points)])
     return "".join([*parts, "</svg>"])
@@ -138,13 +138,28 @@ def legend(series: Sequence[Series]) -> str:
 
 
 def smoothed(points: Points, share: float = 0.03) -> list[tuple[float, float]]:
-    """Return the exponential average of a curve over about a `share` of its points, without bias at its start."""
-    decay = 1 - 1 / max(1.0, share * len(points))
+    """Return the average of a curve over about a `share` of its points, exponential to both sides: it does not lag."""
+    values = [y for _, y in points]
+    forth = running(values, share)
+    back = running(values[::-1], share)[::-1]
+    return [(x, (a + b) / 2) for (x, _), a, b in zip(points, forth, back, strict=True)]
+
+
+def running(values: Sequence[float], share: float = 0.03) -> list[float]:
+    """Return the exponential average over about a `share` of the values up to each, without bias at the start."""
+    decay = 1 - 1 / max(1.0, share * len(values))
     total, weight, found = 0.0, 0.0, []
-    for x, y in points:
-        total, weight = decay * total + (1 - decay) * y, decay * weight + (1 - decay)
-        found.append((x, total / weight))
+    for value in values:
+        total, weight = decay * total + (1 - decay) * value, decay * weight + (1 - decay)
+        found.append(total / weight)
     return found
+
+
+def noisy(points: Points) -> bool:
+    """Tell whether a curve turns so often that its average says more than itself."""
+    values = [y for _, y in points]
+    rises = [b > a for a, b in pairwise(values) if a != b]
+    return sum(a != b for a, b in pairwise(rises)) > max(3, len(points) // 10)
 
 
 def number(value: float) -> str:
@@ -155,7 +170,7 @@ def number(value: float) -> str:
     for limit, sign in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
         if size >= limit:
             return f"{value / (1e3 if sign == 'k' else limit):.3g}{sign}"
-    if size and size < 1e-3:
+    if size and size < 1e-4:
         mantissa, _, exponent = f"{value:.2e}".partition("e")
         return f"{float(mantissa):g}e{int(exponent)}".replace("-", "−")
     return (f"{value:.0f}" if size >= 1000 else f"{value:.3g}").replace("-", "−")

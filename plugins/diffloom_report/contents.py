@@ -118,9 +118,10 @@ class Contents:
 
     @cached_property
     def evaluation(self) -> dict[str, dict[str, float]]:
-        """Figures of the last evaluation: sampler → metric → value."""
+        """Figures of the last evaluation: sampler → metric → value, in the recipe's order."""
         figures = files.read_json(self.directory / EVALUATION_FILE).get("figures", {})
-        return {name: measured for name, measured in figures.items() if measured}
+        order = [MAIN, *((self.recipe.get("eval") or {}).get("samplers") or {}), *figures]
+        return {name: figures[name] for name in dict.fromkeys(order) if figures.get(name)}
 
     @property
     def evaluated_at(self) -> int | None:

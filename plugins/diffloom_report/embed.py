@@ -27,7 +27,7 @@ def picture(file: Path, *, says: str, width: int | None = None) -> str:
             kind = "png"
             if size[0] > limit or len(content) > _LARGEST:
                 content, size = _shrunk(opened, limit)
-                kind = "webp"
+                kind = "jpeg"
     except (OSError, UnidentifiedImageError):
         return ""
     data = base64.b64encode(content).decode()
@@ -41,5 +41,5 @@ def _shrunk(image: Image.Image, width: int) -> tuple[bytes, tuple[int, int]]:
     if image.width > width:
         image = image.resize((width, max(1, round(image.height * width / image.width))), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
-    image.save(buffer, "WEBP", quality=88, method=4)
+    image.convert("RGB").save(buffer, "JPEG", quality=88)
     return buffer.getvalue(), image.size

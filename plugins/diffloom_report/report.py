@@ -21,29 +21,34 @@ class Report:
     @hook(trylast=True)
     def diffloom_run_started(self, run: "Run") -> None:
         """Write down the machine and the parts, then the report."""
-        from diffloom_report.about import write_about
-
-        write_about(run)
-        write_report(run.directory)
+        self._write(run, anew=True)
 
     @hook(trylast=True)
     def diffloom_sampled(self, run: "Run", step: int, outputs: dict[str, Any]) -> None:
         """Write the report."""
-        write_report(run.directory)
+        self._write(run)
 
     @hook(trylast=True)
     def diffloom_checkpoint(self, run: "Run", step: int, path: Path) -> None:
         """Write the report."""
-        write_report(run.directory)
+        self._write(run)
 
     @hook(trylast=True)
     def diffloom_evaluated(self, run: "Run", figures: dict[str, dict[str, float]]) -> None:
         """Write the report."""
-        write_report(run.directory)
+        self._write(run)
 
     @hook(trylast=True)
     def diffloom_run_finished(self, run: "Run") -> None:
         """Write the report."""
+        self._write(run)
+
+    def _write(self, run: "Run", *, anew: bool = False) -> None:
+        from diffloom_report import files
+        from diffloom_report.about import write_about
+
+        if anew or not (run.directory / files.ABOUT).is_file():
+            write_about(run)
         write_report(run.directory)
 
     @hook

@@ -12,7 +12,7 @@ from diffloom_report.contents import MAIN, Contents, SampleSet
 from diffloom_report.embed import picture
 from diffloom_report.wording import duration, facts, figure, listed, plain, spans, table, whole
 
-_EARLIER = 6
+_EARLIER = 4
 _STAGES = {"image": "", "trajectory": "From noise to image", "given": "What was given, and the answer"}
 
 
@@ -106,7 +106,7 @@ def recipe(run: Contents) -> str:
     train = [(name.replace("_", " "), plain(value)) for name, value in (run.recipe.get("train") or {}).items()]
     return (
         table(["Role", "Component", "Parameters", "From"], rows, numbers=[2])
-        + f"<h3>Training</h3>{facts(train)}"
+        + f"<h3>Settings of the training</h3>{facts(train)}"
         + f'<details><summary>The whole recipe</summary><pre class="yaml">{_coloured(run.text)}</pre></details>'
     )
 
@@ -133,7 +133,7 @@ def _strip(run: Contents) -> str:
     found: list[tuple[str, str]] = []
     for name in filter(_is_loss, run.figures()):
         if points := run.curve(name):
-            found.append((name, figure(charts.smoothed(points)[-1][1])))
+            found.append((name, figure(charts.running([y for _, y in points])[-1])))
     learning = sum(part["learning"] for part in run.about.get("parts", {}).values())
     sessions = _sessions(run.timings)
     found += [("parameters trained", charts.number(learning))] if learning else []
@@ -158,7 +158,7 @@ def _sessions(timings: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
 
 def _speed(events: Sequence[dict[str, Any]]) -> str:
     rates = [event["steps_per_second"] for event in events if "steps_per_second" in event]
-    return f"{median(rates):.3g}" if rates else "–"
+    return charts.number(median(rates)) if rates else "–"
 
 
 def _asked(one: SampleSet) -> str:
@@ -198,10 +198,11 @@ def _losses(curves: dict[str, Sequence[tuple[float, float]]]) -> str:
 
 
 def _panel(name: str, points: list[tuple[float, float]]) -> str:
-    series = [Series(name, points, faint=True), Series(name, charts.smoothed(points))]
-    flat = len({y for _, y in points}) == 1
-    drawn = chart(series[1:] if flat else series, title=f"{name} by step")
-    return f'<figure class="plot"><h3>{escape(name)}</h3>{drawn}</figure>'
+    """Return the chart of one figure, with its running average where it is noisy."""
+    series = [Series(name, points)]
+    if charts.noisy(points):
+        series = [Series(name, points, faint=True), Series(name, charts.smoothed(points))]
+    return f'<figure class="plot"><h3>{escape(name)}</h3>{chart(series, title=f"{name} by step")}</figure>'
 
 
 def _by_steps(run: Contents, metric: str) -> str:

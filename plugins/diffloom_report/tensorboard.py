@@ -4,6 +4,7 @@ A run that goes on from step n purges what it wrote after n, so the curves of a 
 double points. Events are flushed before a checkpoint counts, so they have no holes either.
 """
 
+import time
 from typing import TYPE_CHECKING, Any
 
 from diffloom.engine.hooks import hook
@@ -65,8 +66,8 @@ class TensorBoard:
 
     @hook
     def diffloom_run_finished(self, run: "Run") -> None:
-        """Close the event file."""
-        self._close()
+        """Put everything on disk; what is drawn or judged afterwards goes into the same file."""
+        self._open(run).flush()
 
     def _open(self, run: "Run") -> "SummaryWriter":
         if self._writer is None:
@@ -82,4 +83,14 @@ class TensorBoard:
 def _new_writer(run: "Run", purge_step: int | None) -> "SummaryWriter":
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(run.directory / FOLDER, purge_step=purge_step, flush_secs=10)
+    folder = run.directory / FOLDER
+    _wait_for_a_later_name(folder)
+    return SummaryWriter(folder, purge_step=purge_step, flush_secs=10)
+
+
+def _wait_for_a_later_name(folder: "Path") -> None:
+    """Let the second end in which the newest event file was named: readers go by the names."""
+    seconds = [path.name.split(".")[3] for path in folder.glob("events.out.tfevents.*")]
+    now = time.time()
+    if str(int(now)) in seconds:
+        time.sleep(1 - now % 1)

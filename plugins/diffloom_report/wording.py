@@ -55,6 +55,8 @@ def plain(value: Any) -> str:
         return "none"
     if isinstance(value, bool):
         return "yes" if value else "no"
+    if isinstance(value, float):
+        return f"{value:g}"
     if isinstance(value, dict):
         return ", ".join(f"{key}: {plain(item)}" for key, item in value.items())
     if isinstance(value, list | tuple):

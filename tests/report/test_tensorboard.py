@@ -23,9 +23,7 @@ def test_figures_are_read_back_and_a_resumed_run_has_no_point_twice(tmp_path: Pa
         acting.call("diffloom_run_started", run=run)
         for step in range(start + 1, stop + 1):
             acting.call("diffloom_step", run=run, step=step, record={"loss": step * scale, "lr": 0.5})
-        acting.call("diffloom_checkpoint", run=run, step=stop, path=tmp_path)
-        if start:  # the first one is killed: nobody tells it that it is finished
-            acting.call("diffloom_run_finished", run=run)
+        acting.call("diffloom_checkpoint", run=run, step=stop, path=tmp_path)  # then it is killed
     events = read(tmp_path)
     assert set(events.Tags()["scalars"]) == {"train/loss", "train/lr"}
     found = [(event.step, event.value) for event in events.Scalars("train/loss")]
