@@ -190,8 +190,8 @@ class Generate(Task):
         """Return each item's term of the bound at its level, in bits per dimension, (B,)."""
         schedule, output = system.schedule, draft.output
         if self.loss == "hybrid":  # the bound trains the variance, and nothing else
-            mean, spread = split_variance(output, draft.x_t)
-            output = mean.detach() if spread is None else torch.cat([mean.detach(), spread], 1)
+            mean, spread = output.chunk(2, 1)
+            output = torch.cat([mean.detach(), spread], 1)
         alpha, sigma = schedule.alpha(draft.t), schedule.sigma(draft.t)
         said = Denoised.from_output(system.plan.prediction, output, draft.x_t, alpha, sigma)
         step = Reverse.of(schedule, draft.t, draft.t - 1)

@@ -109,12 +109,12 @@ class Given(Noise):
 class Times(Timesteps):
     """Times that are said beforehand."""
 
-    def __init__(self, t: Tensor) -> None:
+    def __init__(self, t: Tensor, weight: Sequence[float] | None = None) -> None:
         super().__init__()
-        self.t = t
+        self.t, self.weight = t, weight or [1.0] * len(t)
 
     def forward(self, noise: Noise, steps: int, device: torch.device) -> Drawn:
-        return Drawn(self.t, torch.ones(len(self.t), dtype=torch.float64))
+        return Drawn(self.t, torch.tensor(self.weight, dtype=torch.float64))
 
 
 class Label(Conditioner):

@@ -182,6 +182,26 @@ def test_loss_aware_times_learn_in_training_only() -> None:
     assert int(task.state_dict()["times.counts"].sum()) == 5
 
 
+@pytest.mark.parametrize("loss", ["simple", "vlb"])
+def test_each_items_loss_has_its_importance(loss: Any) -> None:
+    x0, noise = four()
+    values = []
+    for importance in ([1.0, 1.0, 1.0, 1.0], [4.0, 0.0, 0.0, 0.0], [0.0, 2.0, 1.0, 0.5]):
+        task = Generate(loss=loss)
+        task.times = Times(torch.tensor([0, 2, 3, 5]), importance)
+        found = loss_of(system(Oracle(SHORT, error=0.2), task, SHORT), x0, noise)
+        assert loss == "simple" or torch.equal(found.terms["vlb"], found.value)
+        values.append(found.value.item())
+    single = []
+    for item, t in enumerate((0, 2, 3, 5)):
+        task = at_times(Generate(loss=loss), torch.tensor([t]))
+        own = Given(noise.values[item : item + 1])
+        single.append(loss_of(system(Oracle(SHORT, error=0.2), task, SHORT), x0[item : item + 1], own).value.item())
+    assert values[0] == pytest.approx(sum(single) / 4)
+    assert values[1] == pytest.approx(single[0])
+    assert values[2] == pytest.approx((2 * single[1] + single[2] + 0.5 * single[3]) / 4)
+
+
 def test_loss_aware_bound_is_unbiased() -> None:
     """The mean of the weighted terms over p is the mean of the terms over all levels."""
     task = Generate(loss="vlb", timesteps="loss-aware", schedule=SHORT)
