@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import partial
 from typing import Any
 
@@ -112,10 +112,6 @@ class Condition:
         """Return the feature map `h` of `tap`, edited if this condition asks for it, else `h` itself."""
         change = self.affine.get(tap)
         return h if change is None else change(h)
-
-    def without(self, *ports: str) -> "Condition":
-        """Return a copy with the named ports empty."""
-        return replace(self, **{port: {} if port == "affine" else None for port in ports})
 
 
 def stack(codes: Sequence[object]) -> object:

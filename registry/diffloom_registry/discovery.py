@@ -15,7 +15,7 @@ from diffloom_registry.errors import BrokenPlugin, DiffloomError, did_you_mean, 
 from diffloom_registry.kinds import Entry
 
 _VALUE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
-NAME = re.compile(r"[\w.-]+")
+NAME = re.compile(r"[\w.+-]+")
 NAME_RULE = "a name of letters, digits, '.', '_' and '-'"
 
 
