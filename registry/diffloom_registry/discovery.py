@@ -16,7 +16,7 @@ from diffloom_registry.kinds import Entry
 
 _VALUE = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*(:[^\W\d]\w*(\.[^\W\d]\w*)*)?")
 NAME = re.compile(r"[\w.+-]+")
-NAME_RULE = "a name of letters, digits, '.', '_' and '-'"
+NAME_RULE = "a name of letters, digits, '.', '_', '+' and '-'"
 
 
 @dataclass(frozen=True)
