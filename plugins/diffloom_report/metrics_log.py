@@ -79,14 +79,12 @@ def _forget_after(path: "Path", step: int | None) -> None:
     if not path.is_file():
         return
     content = path.read_bytes()
-    kept = b"".join(line for line in content.splitlines(keepends=True) if _keeps(line, step))
+    kept = b"".join(line + b"\n" for line in content.split(b"\n") if _keeps(line, step))
     if kept != content:
         files.replace(path, kept)
 
 
 def _keeps(line: bytes, step: int | None) -> bool:
-    if not line.endswith(b"\n"):
-        return False
     record = files.record_of(line.decode(errors="replace"))
     if record is None or not isinstance(record.get("step"), int):
         return False

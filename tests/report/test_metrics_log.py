@@ -49,12 +49,13 @@ def test_a_run_killed_at_any_moment_ends_with_the_bytes_of_an_unbroken_one(tmp_p
         assert (broken / "metrics.jsonl").read_bytes() == expected
 
 
-def test_a_record_that_lacks_only_its_newline_is_written_anew(tmp_path: Path) -> None:
+@pytest.mark.parametrize("start", [10, 20])
+def test_a_record_that_lacks_only_its_newline_is_neither_lost_nor_doubled(tmp_path: Path, start: int) -> None:
     train(tmp_path, 0, 20)
     file = tmp_path / "metrics.jsonl"
     expected = file.read_bytes()
     file.write_bytes(expected[:-1])
-    train(tmp_path, 10, 20)
+    train(tmp_path, start, 20)
     assert file.read_bytes() == expected
 
 
