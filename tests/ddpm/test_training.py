@@ -30,7 +30,7 @@ def test_loss_falls_far_on_two_images(prediction: str, variance: str) -> None:
     images = patterns[:, None].repeat(8, 1, 1, 1)
     optimizer = torch.optim.Adam(next(iter(task.objectives(built))).parameters.values(), lr=4e-3)
     history = []
-    for step in range(200):
+    for step in range(100):
         noise = Noise([mix(step, item) for item in range(len(images))])
         loss = loss_of(built, images, noise)
         optimizer.zero_grad()
@@ -39,6 +39,6 @@ def test_loss_falls_far_on_two_images(prediction: str, variance: str) -> None:
         history.append({name: float(value) for name, value in loss.terms.items()})
     first, last = mean(history[:5]), mean(history[-20:])
     assert first["mse"] > 0.8
-    assert last["mse"] < 0.25 * first["mse"]
+    assert last["mse"] < 0.3 * first["mse"]
     if learned:
         assert last["vlb"] < 0.5 * first["vlb"]
