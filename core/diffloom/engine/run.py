@@ -16,6 +16,7 @@ import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from math import isfinite, nan
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +94,8 @@ class Run:
         """The system and its data, built at the first use."""
         if self._built is None:
             self._built = build(self.recipe, runs=self.directory.parent)
-            lock.write(self.recipe, self.directory / LOCK_FILE, self._built.weights)
+            if _first_process():
+                lock.write(self.recipe, self.directory / LOCK_FILE, self._built.weights)
         return self._built
 
     @property
@@ -132,6 +134,7 @@ class Run:
         if self.step < settings.steps:
             with self._acting(main), _interruptible() as stopped:
                 self._train(trainer, main, stopped)
+            trainer.accelerator.wait_for_everyone()
         with trainer.average.applied():
             averaged = {name: t.detach().clone() for name, t in trainer.average.live.items()}
         _assign(trainer.average.live, averaged)
@@ -240,7 +243,8 @@ class Run:
             )
             with self.system.sampled_by(self._make(config, Sampler) if config else self.system.sampler):
                 figures[name] = {key: v for metric in metrics for key, v in metric.measure(evaluation).items()}
-        checkpoint.write_json(self.directory / EVALUATION_FILE, {"step": self.step, "figures": figures})
+        written = {name: {k: v if isfinite(v) else None for k, v in row.items()} for name, row in figures.items()}
+        checkpoint.write_json(self.directory / EVALUATION_FILE, {"step": self.step, "figures": written})
         self.call("diffloom_evaluated", figures=figures)
         return figures
 
@@ -251,7 +255,7 @@ class Run:
 
     def call(self, hook: str, **arguments: Any) -> None:
         """Call a hook of every plugin; one that fails is named in a message and does not stop the run."""
-        if int(os.environ.get("RANK", "0")) == 0:
+        if _first_process():
             self.hooks.call(hook, on_error=self._failed, run=self, **arguments)
 
     def message(self, text: str) -> None:
@@ -278,6 +282,8 @@ class Run:
 
     def _lock(self) -> None:
         file = self.directory / LOCK_FILE
+        if not _first_process():
+            return
         if file.is_file():
             lock.same(self.recipe, file)
         elif self.directory.is_dir() and any(self.directory.iterdir()):
@@ -288,6 +294,11 @@ class Run:
         else:
             self.directory.mkdir(parents=True, exist_ok=True)
             lock.write(self.recipe, file, {})
+
+
+def _first_process() -> bool:
+    """Tell whether this is the process that writes, of those that torchrun started; the only one otherwise."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 class _Trail:
@@ -354,5 +365,5 @@ def figures_of(directory: Path) -> dict[str, dict[str, float]]:
     file = directory / EVALUATION_FILE
     if not file.is_file():
         return {}
-    figures: dict[str, dict[str, float]] = json.loads(file.read_text(encoding="utf-8"))["figures"]
-    return figures
+    figures: dict[str, dict[str, float | None]] = json.loads(file.read_text(encoding="utf-8"))["figures"]
+    return {name: {k: nan if v is None else v for k, v in row.items()} for name, row in figures.items()}

@@ -28,11 +28,15 @@ _MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
 
 def accelerator(precision: torch.dtype, device: str) -> Accelerator:
-    """Return an accelerator; one of another precision that this process had before is put away first."""
+    """Return an accelerator; one of another precision that this process had before is put away first.
+
+    Without a CUDA device it is told to take the CPU: only then does it join several processes through gloo.
+    """
     mixed = _MIXED[precision]
+    on_cpu = device == "cpu" or not torch.cuda.is_available()
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed:
         AcceleratorState._reset_state(True)
-    return Accelerator(mixed_precision=mixed, cpu=device == "cpu", gradient_accumulation_steps=1)
+    return Accelerator(mixed_precision=mixed, cpu=on_cpu, gradient_accumulation_steps=1)
 
 
 class Trainer:

@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+from diffloom_registry import Problem
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
@@ -18,7 +19,7 @@ from diffloom.autoencoder import Autoencoder
 from diffloom.conditioner import Batch, Conditioner
 from diffloom.data import collate
 from diffloom.denoiser import Denoiser
-from diffloom.errors import DiffloomError, IncompatibleParts
+from diffloom.errors import DiffloomError, IncompatibleParts, RecipeError
 from diffloom.guidance import branch_weights
 from diffloom.noise import Noise
 from diffloom.recipe.build import Built, build
@@ -66,7 +67,7 @@ def check(recipe: Recipe) -> Report:
     if problems:
         raise recipe.error(problems)
     batch = _fake(built, recipe.header.train.batch)
-    with _named():
+    with _named(recipe):
         activations = _train_once(built.system, batch)
         forward, evaluations = _sample_once(built.system, take(batch, slice(0, 1)))
     parameters = {role: sum(p.numel() for p in part.parameters()) for role, part in built.system.roles().items()}
@@ -136,12 +137,18 @@ def _sample_once(system: System, batch: Batch) -> tuple[int, int]:
 
 
 @contextmanager
-def _named() -> Iterator[None]:
-    """Within the context an error from inside a network names the component in whose code it happened."""
+def _named(recipe: Recipe) -> Iterator[None]:
+    """Within the context an error gets its place in the recipe, or names the component in whose code it happened."""
     try:
         yield
-    except DiffloomError:
+    except RecipeError:
         raise
+    except DiffloomError as error:
+        path = tuple((error.where or "").split("."))
+        if recipe.source.mark(path) is None or path[0] not in recipe.source.data:
+            raise
+        problem = Problem(path, error.message, error.expected, error.got, error.remedy)
+        raise recipe.error([problem]) from error
     except Exception as error:
         raise IncompatibleParts(
             f"a fake batch does not pass: {str(error).splitlines()[0]}",
