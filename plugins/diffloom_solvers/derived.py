@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 import torch
@@ -24,6 +24,8 @@ class ZeroTerminalSNR(Schedule):
     α ← (α − α_T) α_1/(α_1 − α_T) (Lin et al. 2024, algorithm 1). Predict v, x0 or flow, and use trailing
     spacing.
     """
+
+    examples: ClassVar = ({"schedule": {"type": "linear"}},)
 
     schedule: Annotated[Schedule, Field(description="what is rescaled; variance-preserving")]
     steps: int = field(init=False)
@@ -58,6 +60,8 @@ class Respaced(Schedule):
     A network trained on the other schedule knows these levels by other times: this is for training on fewer
     levels. To sample with fewer, set the sampler's `steps` instead.
     """
+
+    examples: ClassVar = ({"schedule": {"type": "linear"}, "steps": 50},)
 
     schedule: Annotated[Schedule, Field(description="whose levels are taken")]
     steps: Annotated[int, Field(gt=0, description="T, how many are taken")]

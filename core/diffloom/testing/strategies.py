@@ -107,9 +107,7 @@ def images(
 
 
 @st.composite
-def conditions(
-    draw: st.DrawFn, denoiser: Denoiser, *, batch: int = 2, size: tuple[int, ...] = (8, 8)
-) -> Condition:
+def conditions(draw: st.DrawFn, denoiser: Denoiser, *, batch: int = 2, size: tuple[int, ...] = (8, 8)) -> Condition:
     """Draw a condition that fills a denoiser's ports, and edits some of its taps, with normal numbers.
 
     Args:
@@ -127,10 +125,7 @@ def conditions(
     tokens = draw(st.integers(1, 4))
     edited = draw(st.lists(st.sampled_from(sorted(ports.affine)), unique=True)) if ports.affine else []
     shapes = {tap.name: (tap.channels, *(side // tap.stride for side in size)) for tap in denoiser.taps}
-    affine = {
-        name: Affine(0.1 * normal(batch, *shapes[name]), 0.1 * normal(batch, *shapes[name]))
-        for name in edited
-    }
+    affine = {name: Affine(0.1 * normal(batch, *shapes[name]), 0.1 * normal(batch, *shapes[name])) for name in edited}
     return Condition(
         context=normal(batch, tokens, ports.context) if ports.context else None,
         vector=normal(batch, ports.vector) if ports.vector and draw(st.booleans()) else None,

@@ -1,0 +1,38 @@
+"""Contracts: what every component of an interface must do, as small named checks.
+
+A check runs where a component declares what it is about (taps, ports, an order, randomness), never by its
+name. A component class may carry two attributes for them:
+
+- `examples`: a tuple of parameter sets as a recipe writes them, tested in place of the defaults: for
+  parameters without default, and small versions of large networks;
+- `expected_failures`: {check: reason}. It is strict: such a check must fail.
+"""
+
+from diffloom.testing.contracts.autoencoders import AutoencoderContract
+from diffloom.testing.contracts.base import Case, Check, Contract, NotApplicable, Outcome
+from diffloom.testing.contracts.conditioners import ConditionerContract
+from diffloom.testing.contracts.data import DatasetContract, TransformContract
+from diffloom.testing.contracts.denoisers import DenoiserContract
+from diffloom.testing.contracts.running import CONTRACTS, cases, verify
+from diffloom.testing.contracts.samplers import SamplerContract
+from diffloom.testing.contracts.schedules import ScheduleContract
+from diffloom.testing.contracts.tasks import TaskContract
+
+__all__ = [
+    "CONTRACTS",
+    "AutoencoderContract",
+    "Case",
+    "Check",
+    "ConditionerContract",
+    "Contract",
+    "DatasetContract",
+    "DenoiserContract",
+    "NotApplicable",
+    "Outcome",
+    "SamplerContract",
+    "ScheduleContract",
+    "TaskContract",
+    "TransformContract",
+    "cases",
+    "verify",
+]

@@ -1,0 +1,64 @@
+"""What every conditioner must do."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from diffloom.condition import Condition
+from diffloom.conditioner import Conditioner
+from diffloom.space import Space
+from diffloom.testing.contracts.base import Contract, Make, applies, close, require
+from diffloom.testing.standins import batch
+
+
+class ConditionerContract(Contract):
+    """A conditioner fills the ports it declares, for every item by itself."""
+
+    kind: ClassVar[str] = "conditioner"
+
+    def check_gives_what_it_declares(self, make: Make) -> None:
+        """The condition fills the declared ports with the declared widths, and no other."""
+        part, said = self._said(make, 2)
+        gives = part.gives
+        for port, axis in (("context", 2), ("vector", 1), ("concat", 1)):
+            value, wanted = getattr(said, port), getattr(gives, port)
+            got = 0 if value is None else value.shape[axis]
+            require(got == wanted, f"{port} is {got} wide, declared {wanted}")
+            require(value is None or value.shape[0] == 2, f"{port} is not one row per item")
+        require(set(said.affine) <= set(gives.affine), f"it edits {set(said.affine) - set(gives.affine)}")
+
+    def check_null_has_the_shape_of_a_code(self, make: Make) -> None:
+        """The code of "nothing said" is a tree of the same shapes and types."""
+        part, code = self._encoded(make, 2)
+        one, other = pytree.tree_leaves(code), pytree.tree_leaves(part.null(code))
+        shapes = [[(tuple(v.shape), v.dtype) for v in leaves if isinstance(v, Tensor)] for leaves in (one, other)]
+        require(shapes[0] == shapes[1], f"{shapes[1]} is not {shapes[0]}")
+
+    def check_items_do_not_depend_on_their_batch(self, make: Make) -> None:
+        """An item is told the same alone."""
+        part, together = self._encoded(make, 2)
+        made = self._batch(part, 2)
+        alone = part.encode({key: value[1:] for key, value in made.items()})
+        pairs = zip(pytree.tree_leaves(together), pytree.tree_leaves(alone), strict=True)
+        for both, single in pairs:
+            if isinstance(both, Tensor):
+                close(both[1:], single, 1e-5, "item 1")
+
+    def _batch(self, part: Conditioner, count: int) -> dict[str, Any]:
+        made = batch(part.needs, count, self.provided[Space])  # type: ignore[arg-type]  # a Space
+        applies(made is not None, f"no made-up batch has {', '.join(part.needs)}")
+        return made or {}
+
+    def _encoded(self, make: Make, count: int) -> tuple[Conditioner, Any]:
+        part: Conditioner = make().eval()
+        with torch.no_grad():
+            return part, part.encode(self._batch(part, count))
+
+    def _said(self, make: Make, count: int) -> tuple[Conditioner, Condition]:
+        part, code = self._encoded(make, count)
+        space: Any = self.provided[Space]
+        x = torch.randn(count, space.channels, *space.size, generator=torch.Generator().manual_seed(0))
+        with torch.no_grad():
+            return part, part(code, x, torch.tensor(3.0), Condition())

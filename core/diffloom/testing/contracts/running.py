@@ -1,0 +1,107 @@
+"""From the registry to checks that run: every component, built from its defaults or its examples."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from torch import nn
+
+from diffloom.kinds import registry as installed
+from diffloom.testing.contracts.autoencoders import AutoencoderContract
+from diffloom.testing.contracts.base import Case, Contract, Make, NotApplicable, Outcome
+from diffloom.testing.contracts.conditioners import ConditionerContract
+from diffloom.testing.contracts.data import DatasetContract, TransformContract
+from diffloom.testing.contracts.denoisers import DenoiserContract
+from diffloom.testing.contracts.samplers import SamplerContract
+from diffloom.testing.contracts.schedules import ScheduleContract
+from diffloom.testing.contracts.tasks import TaskContract
+from diffloom.testing.standins import provided
+from diffloom_registry import Registry
+from diffloom_registry.errors import ConfigError
+
+CONTRACTS: Mapping[str, type[Contract]] = {
+    contract.kind: contract
+    for contract in (
+        ScheduleContract,
+        DenoiserContract,
+        AutoencoderContract,
+        ConditionerContract,
+        SamplerContract,
+        TaskContract,
+        DatasetContract,
+        TransformContract,
+    )
+}
+"""Kind → contract."""
+
+LARGEST = 60_000_000
+"""Parameters of the largest network that is tested as its defaults make it."""
+
+
+def cases(
+    kinds: Iterable[str] | None = None, names: Iterable[str] | None = None, *, registry: Registry = installed
+) -> Iterator[Case]:
+    """Yield every check of every registered component.
+
+    Args:
+        kinds: Only these kinds; all that have a contract by default.
+        names: Only these names.
+        registry: Whose components.
+
+    Raises:
+        BrokenPlugin: When one is reached that cannot be loaded.
+    """
+    wanted = None if names is None else set(names)
+    for kind in CONTRACTS if kinds is None else kinds:
+        for name in registry.names(kind):
+            if wanted is None or name in wanted:
+                yield from component_cases(kind, name, registry=registry)
+
+
+def component_cases(kind: str, name: str, *, registry: Registry = installed) -> Iterator[Case]:
+    """Yield every check of one component, for each of its examples.
+
+    Raises:
+        UnknownComponent: If there is none of that name.
+        BrokenPlugin: If it cannot be loaded.
+    """
+    cls = registry.get(kind, name)
+    expected: Mapping[str, str] = getattr(cls, "expected_failures", {})
+    contract = CONTRACTS[kind](provided())
+    for number, example in enumerate(getattr(cls, "examples", ({},))):
+        make = maker(kind, name, example, contract.provided, registry)
+        for check in contract.checks():
+            yield Case(kind, name, check, make, expected.get(check.name), number)
+
+
+def verify(kind: str, name: str, *, registry: Registry = installed) -> list[Outcome]:
+    """Run a component's contract and return what became of each check."""
+    return [case.run() for case in component_cases(kind, name, registry=registry)]
+
+
+def maker(
+    kind: str, name: str, example: Mapping[str, object], parts: Mapping[type, object], registry: Registry
+) -> Make:
+    """Return what builds a component from an example, with other parts standing in.
+
+    It raises NotApplicable where parameters without default are in no example, or a network is too large.
+    """
+
+    def make(**changes: object) -> Any:
+        data = {**example, **changes, "type": name}
+        try:
+            config = registry.validate(kind, data, strict=False)
+        except ConfigError as error:
+            if example:
+                raise
+            raise NotApplicable(f"its defaults are not enough, and it has no `examples`: {error}") from error
+        if kind in ("denoiser", "autoencoder", "conditioner") and not example:
+            with torch.device("meta"):
+                part = registry.instantiate(config, parts)
+            size = sum(p.numel() for p in part.parameters()) if isinstance(part, nn.Module) else 0
+            if size > LARGEST:
+                raise NotApplicable(f"{size:,} parameters are too many for a test; give it small `examples`")
+        torch.manual_seed(0)
+        return registry.instantiate(config, parts)
+
+    return make
