@@ -13,9 +13,11 @@ class RecipeError(DiffloomError):
 
     Attributes:
         lines: Every problem, one line each, headed by file, line and column.
+        problems: The same as data, where they are problems of the text.
     """
 
     lines: tuple[str, ...] = ()
+    problems: tuple[Problem, ...] = ()
 
     @classmethod
     def of(cls, lines: Iterable[str]) -> "RecipeError":

@@ -100,7 +100,7 @@ class _Terminal:
             bars.remove_task(self._tasks.pop(stage))
 
     def message(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True)
+        self.console.print(Text(text), soft_wrap=True)
 
     def close(self) -> None:
         bars, self._bars, self._tasks = self._bars, None, {}
@@ -174,7 +174,7 @@ class _Lines:
             del self._stages[stage]
 
     def message(self, text: str) -> None:
-        self.console.print(text, soft_wrap=True)
+        self.console.print(Text(text), soft_wrap=True)
 
     def close(self) -> None:
         self._stages = {}

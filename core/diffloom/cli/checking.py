@@ -37,12 +37,12 @@ def check(
       diffloom check mine.yaml --set denoiser.channels=96 --json
     """
     from diffloom.errors import DiffloomError
-    from diffloom.recipe.recipe import load
+    from diffloom.recipe.diagnose import diagnose
 
     results: list[dict[str, Any]] = []
     for name in recipes:
         try:
-            report = load(name, *(overlay or ()), settings=settings or ()).check()
+            _, report = diagnose(name, *(overlay or ()), settings=settings or ())
         except DiffloomError as error:
             if debug:
                 raise

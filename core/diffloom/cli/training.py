@@ -75,10 +75,9 @@ def _trained(
 ) -> "Run":
     """Return the run of a recipe, checked and then trained to its last step."""
     from diffloom.cli.work import RUNS, Behaviour, interruptible, open_run
-    from diffloom.recipe.recipe import load
+    from diffloom.recipe.diagnose import diagnose
 
-    loaded = load(recipe, *(overlay or ()), settings=settings or ())
-    loaded.check()
+    loaded, _ = diagnose(recipe, *(overlay or ()), settings=settings or ())
     work = open_run(loaded, directory or RUNS / loaded.header.name, Behaviour.of(*behaviour))
     with interruptible(work):
         work.train()

@@ -136,6 +136,15 @@ def load(
     Raises:
         RecipeError: Where a file cannot be read, or anything in it is wrong; all problems at once.
     """
+    return validate(gather(*paths, overrides=overrides, settings=settings), registry)
+
+
+def gather(*paths: str | Path, overrides: Mapping[str, object] | None = None, settings: Sequence[str] = ()) -> Source:
+    """Return what files, settings and overrides say together, like `load`, without judging it.
+
+    Raises:
+        RecipeError: Where a file or a setting cannot be read.
+    """
     source = Source()
     for path in paths:
         source.merge(read(find(path)))
@@ -143,7 +152,7 @@ def load(
         source.merge(setting(text))
     for path, value in (overrides or {}).items():
         source.merge(override(path.split("."), value, f"override {path}"))
-    return validate(source, registry)
+    return source
 
 
 def shipped() -> dict[str, Path]:
@@ -224,7 +233,9 @@ def located(source: Source, problems: Sequence[Problem]) -> RecipeError:
     for problem in problems:
         mark = source.mark(problem.path)
         lines.append(f"{mark}: {problem.text()}" if mark else problem.text())
-    return RecipeError.of(dict.fromkeys(lines))
+    error = RecipeError.of(dict.fromkeys(lines))
+    error.problems = tuple(problems)
+    return error
 
 
 def _unknown(key: str, known: Sequence[str]) -> Problem:
