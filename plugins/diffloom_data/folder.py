@@ -107,9 +107,7 @@ class Folder(Dataset):
                 if self.bad == "refuse":
                     raise
                 self._skip(name, error)
-        raise DataError(
-            "no file can be read", where=str(self.root), remedy="look into the log for the reasons"
-        )
+        raise DataError("no file can be read", where=str(self.root), remedy="look into the log for the reasons")
 
     def _sample(self, place: int, image: Tensor) -> Sample:
         sample: Sample = {"image": image if self.size is None else fit(image, (self.size, self.size))}
@@ -125,16 +123,12 @@ class Folder(Dataset):
             return names, {image_size(self.root / names[0])} if self.size is None else set()
         look = self._decoded_size if inspect == "decode" else self._header_size
         seen = _each(look, names)
-        errors = {
-            name: found for name, found in zip(names, seen, strict=True) if isinstance(found, DataError)
-        }
+        errors = {name: found for name, found in zip(names, seen, strict=True) if isinstance(found, DataError)}
         if errors and (self.bad == "refuse" or len(errors) == len(names)):
             raise _refusal(self.root, errors, len(names))
         for name, error in errors.items():
             self._skip(name, error)
-        return [name for name in names if name not in errors], {
-            s for s in seen if not isinstance(s, DataError)
-        }
+        return [name for name in names if name not in errors], {s for s in seen if not isinstance(s, DataError)}
 
     def _decoded_size(self, name: str) -> tuple[int, int]:
         height, width = read_image(self.root / name, self.channels).shape[-2:]

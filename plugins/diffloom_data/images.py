@@ -126,11 +126,7 @@ def _unreadable(path: Path, error: BaseException) -> DataError:
         empty = path.stat().st_size == 0
     except OSError:
         empty = False
-    reason = (
-        "it has no bytes at all"
-        if empty
-        else str(error).replace(repr(str(path)), "it") or type(error).__name__
-    )
+    reason = "it has no bytes at all" if empty else str(error).replace(repr(str(path)), "it") or type(error).__name__
     return DataError(
         "the file cannot be read as an image",
         where=str(path),

@@ -147,9 +147,7 @@ class Npz(Dataset):
 
     def _classes(self, names: tuple[str, ...], count: int) -> tuple[str, ...]:
         if names and len(names) < count:
-            raise self._error(
-                "there are more labels than classes", expected=f"{count} names", got=str(len(names))
-            )
+            raise self._error("there are more labels than classes", expected=f"{count} names", got=str(len(names)))
         return names or tuple(map(str, range(count)))
 
     def _error(

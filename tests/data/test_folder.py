@@ -91,9 +91,7 @@ def test_skipped_files_are_logged_and_listed(tmp_path: Path, caplog: pytest.LogC
     assert "no bytes" in folder.skipped["bad3.png"]
 
 
-def test_a_file_that_turns_bad_later_is_named_or_replaced(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_file_that_turns_bad_later_is_named_or_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     for number in range(4):
         image(tmp_path / f"{number}.png", seed=number)
     strict, lenient = Folder(path=str(tmp_path)), Folder(path=str(tmp_path), bad="skip")
@@ -211,9 +209,7 @@ def test_a_path_that_leads_nowhere_says_so(monkeypatch: pytest.MonkeyPatch, path
     assert caught.value.remedy
 
 
-def test_variables_are_replaced_and_empty_folders_refused(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_variables_are_replaced_and_empty_folders_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DIFFLOOM_SOMEWHERE", str(tmp_path))
     with pytest.raises(DataError, match="holds no images"):
         Folder(path="${DIFFLOOM_SOMEWHERE}")

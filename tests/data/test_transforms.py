@@ -127,9 +127,7 @@ def test_all_eight_symmetries_are_reached() -> None:
 def test_probabilities_are_kept() -> None:
     image = torch.tensor([[[0.0, 1.0]]])
     generator = stream()
-    flipped = sum(
-        int(Flip(horizontal=0.3)({"image": image}, generator)["image"][0, 0, 0]) for _ in range(2000)
-    )
+    flipped = sum(int(Flip(horizontal=0.3)({"image": image}, generator)["image"][0, 0, 0]) for _ in range(2000))
     assert abs(flipped / 2000 - 0.3) < 0.05
 
 
@@ -166,9 +164,7 @@ def test_resize_fits_as_asked() -> None:
     assert (cover.shape, stretch.shape, shorter.shape) == ((1, 6, 6), (1, 6, 6), (1, 6, 12))
     assert torch.equal(cover, shorter[..., 3:9])
     assert Resize(size=6, fit="shorter").space(Space(1, (8, 16))).size == (6, 12)
-    assert torch.equal(
-        Resize(size=8)({"image": torch.ones(1, 8, 8)}, generator)["image"], torch.ones(1, 8, 8)
-    )
+    assert torch.equal(Resize(size=8)({"image": torch.ones(1, 8, 8)}, generator)["image"], torch.ones(1, 8, 8))
 
 
 @given(SIZES, SIZES, st.integers(0, 9))
@@ -212,9 +208,7 @@ def test_the_georeference_still_points_at_the_same_ground(make: Callable[[tuple[
     move = make((6, 9))
     moved = move(ground(before, columns, rows), nearest=False)
     height, width = moved.shape[-2:]
-    new_rows, new_columns = torch.meshgrid(
-        torch.arange(float(height)), torch.arange(float(width)), indexing="ij"
-    )
+    new_rows, new_columns = torch.meshgrid(torch.arange(float(height)), torch.arange(float(width)), indexing="ij")
     after = georeferenced(before, move.source())
     assert torch.allclose(ground(after, new_columns, new_rows), moved)
 
@@ -226,9 +220,7 @@ def test_smooth_moves_move_the_georeference_too(move: Move) -> None:
     a, b, c, d, e, f = move.source()
     y, x = (side // 2 for side in moved.shape[-2:])
     for row, column in ((y, x), (y - 5, x + 6)):
-        shown = torch.tensor(
-            [a * (column + 0.5) + b * (row + 0.5) + c, d * (column + 0.5) + e * (row + 0.5) + f]
-        )
+        shown = torch.tensor([a * (column + 0.5) + b * (row + 0.5) + c, d * (column + 0.5) + e * (row + 0.5) + f])
         assert torch.allclose(moved[:, row, column], shown, atol=1e-3)
 
 
@@ -302,7 +294,6 @@ def test_a_sample_depends_on_seed_epoch_and_index_only() -> None:
     assert torch.equal(data.get(4, seed=1, epoch=2)["image"], first)
     for change in ({"seed": 2, "epoch": 2}, {"seed": 1, "epoch": 3}):
         assert any(
-            not torch.equal(data.get(i, seed=1, epoch=2)["image"], data.get(i, **change)["image"])
-            for i in range(9)
+            not torch.equal(data.get(i, seed=1, epoch=2)["image"], data.get(i, **change)["image"]) for i in range(9)
         )
     assert len({int(data.get(i)["image"][0, 0, 0]) for i in range(100)}) > 20

@@ -1,0 +1,1 @@
+"""Metrics: fidelity of restored images, distances between sets of images, recognition, likelihood."""

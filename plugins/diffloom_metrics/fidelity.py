@@ -1,0 +1,139 @@
+"""PSNR and SSIM: how close restored images come to the true ones.
+
+Law: both are computed for each image, in float64, and then averaged, as papers mostly do; predictions are held
+to [−1, 1] first.
+"""
+
+from collections.abc import Callable
+from typing import Annotated
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from diffloom.conditioner import Batch
+from diffloom.errors import DataError, IncompatibleParts
+from diffloom.metric import Evaluation, Metric
+from diffloom.vision_compat import ensure_torchvision
+
+ensure_torchvision()  # torchmetrics imports torchvision where it is installed, in good order or not
+
+from torchmetrics.functional.image import structural_similarity_index_measure  # noqa: E402
+
+_RANGE, _WINDOW = 2.0, 11
+
+
+def psnr(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return 10 log₁₀(2² / mean squared error) of each image in dB, float64 (B,); ∞ for equal images.
+
+    Args:
+        prediction: (B, C, H, W) in [−1, 1].
+        target: (B, C, H, W) in [−1, 1].
+    """
+    error = (prediction.double() - target.double()).square().mean(dim=(1, 2, 3))
+    return 10 * torch.log10(_RANGE**2 / error)
+
+
+def ssim(prediction: Tensor, target: Tensor) -> Tensor:
+    """Return the structural similarity of each image, float64 (B,) (Wang et al. 2004).
+
+    Gaussian window of 11×11, σ = 1.5, K = (0.01, 0.03), over all pixels with reflected borders, mean over
+    channels. It changes when a constant is added, so images are brought to [0, 1], where papers compute it.
+
+    Args:
+        prediction: (B, C, H, W) in [−1, 1], sides of at least 11.
+        target: (B, C, H, W) in [−1, 1].
+    """
+    if min(target.shape[-2:]) < _WINDOW:
+        raise DataError(
+            "the images are too small for the structural similarity",
+            where="the metric `ssim`",
+            expected=f"sides of at least {_WINDOW}",
+            got="×".join(map(str, target.shape[-2:])),
+            remedy="leave the metric out",
+        )
+    pair = prediction.double().add(1).div(2), target.double().add(1).div(2)
+    found = structural_similarity_index_measure(*pair, data_range=1.0, reduction="none")
+    return found if isinstance(found, Tensor) else found[0]
+
+
+class PSNR(Metric):
+    """Peak signal-to-noise ratio in dB, the mean over images of each image's own.
+
+    Args:
+        prediction: Key of the image in the prediction.
+        target: Key of the true image in the batch.
+        cap: What an image counts that is restored exactly, or better than this, in dB.
+    """
+
+    def __init__(
+        self, *, prediction: str = "image", target: str = "image", cap: Annotated[float, Field(gt=0)] = 100.0
+    ) -> None:
+        self.keys = (prediction, target)
+        self.cap = cap
+
+    def measure(self, evaluation: Evaluation) -> dict[str, float]:
+        """Return `psnr`."""
+        return {"psnr": mean_over_pairs(evaluation, self.keys, lambda x, y: psnr(x, y).clamp(max=self.cap))}
+
+
+class SSIM(Metric):
+    """Structural similarity, the mean over images; 1 for equal images.
+
+    Args:
+        prediction: Key of the image in the prediction.
+        target: Key of the true image in the batch.
+    """
+
+    def __init__(self, *, prediction: str = "image", target: str = "image") -> None:
+        self.keys = (prediction, target)
+
+    def measure(self, evaluation: Evaluation) -> dict[str, float]:
+        """Return `ssim`."""
+        return {"ssim": mean_over_pairs(evaluation, self.keys, ssim)}
+
+
+def mean_over_pairs(evaluation: Evaluation, keys: tuple[str, str], figure: Callable[[Tensor, Tensor], Tensor]) -> float:
+    """Return the mean over all images of `figure(prediction, target) -> (B,)`; NaN where there are none.
+
+    Args:
+        evaluation: Whose predictions are compared with the truth.
+        keys: Where the prediction and the batch have the images, (B, C, H, W).
+        figure: Computes one number for each image, of values held to [−1, 1].
+
+    Raises:
+        IncompatibleParts: The task makes new images, which have no true counterpart.
+        DataError: A key is missing, or the images' shapes differ.
+    """
+    if not evaluation.system.task.paired:
+        raise IncompatibleParts(
+            "there is no true image to compare with",
+            where=f"the task {type(evaluation.system.task).__name__}",
+            expected="a task whose predictions answer the batch's own images",
+            remedy="use `fid`, `kid` or `accuracy` for newly made images",
+        )
+    total, count = 0.0, 0
+    for batch, answer in evaluation.pairs():
+        prediction, target = _image(answer, keys[0], "prediction"), _image(batch, keys[1], "batch")
+        if prediction.shape != target.shape:
+            raise DataError(
+                "prediction and true image differ in shape",
+                expected=f"{tuple(target.shape)} as under {keys[1]!r} of the batch",
+                got=f"{tuple(prediction.shape)} under {keys[0]!r} of the prediction",
+            )
+        held = prediction.clamp(-1, 1).to(target.device)
+        with torch.inference_mode():
+            total += float(figure(held, target.clamp(-1, 1)).sum())
+        count += len(target)
+    return total / count if count else float("nan")
+
+
+def _image(batch: Batch, key: str, kind: str) -> Tensor:
+    image = batch.get(key)
+    if not isinstance(image, Tensor):
+        raise DataError(
+            f"the {kind} has no image {key!r}",
+            got=f"the keys {', '.join(batch)}",
+            remedy="set the metric's `prediction` and `target` to keys that exist",
+        )
+    return image
