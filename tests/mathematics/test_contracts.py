@@ -1,0 +1,196 @@
+"""Every registered schedule and sampler keeps its contract, and the contracts catch what breaks it."""
+
+import math
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from diffloom.arithmetic import weighted
+from diffloom.grid import Grid
+from diffloom.kinds import registry
+from diffloom.noise import Noise
+from diffloom.sampler import Model, Sampler, State
+from diffloom.schedule import Schedule
+from diffloom.space import Space
+from diffloom.testing.contracts import CONTRACTS, Case, NotApplicable, cases, verify
+from diffloom.testing.standins import PlainAutoencoder, PlainSampler, TinyDenoiser, provided
+from diffloom_ddim.sampler import DDIM
+from diffloom_solvers.dpm_solver import DPMSolverPP
+from diffloom_solvers.unipc import UniPC
+
+pytest_plugins = ["pytester"]
+
+ALL = list(cases(["schedule", "sampler"]))
+
+
+@pytest.mark.parametrize("case", [pytest.param(case, id=case.id) for case in ALL])
+def test_contract(case: Case, request: pytest.FixtureRequest) -> None:
+    if case.expected_failure is not None:
+        request.applymarker(pytest.mark.xfail(strict=True, reason=case.expected_failure))
+    try:
+        case.check.run(case.make)
+    except NotApplicable as reason:
+        pytest.skip(str(reason))
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda **changes: DPMSolverPP(variant="3m", **changes),
+        lambda **changes: DPMSolverPP(variant="2s", **changes),
+        lambda **changes: DPMSolverPP(form="heun", **changes),
+        lambda **changes: DPMSolverPP(eta=1.0, **changes),
+        lambda **changes: UniPC(solver_order=3, **changes),
+        lambda **changes: UniPC(form="bh1", **changes),
+        lambda **changes: DDIM(eta=1.0, **changes),
+        lambda **changes: DDIM(noise="large", spacing="karras", **changes),
+    ],
+)
+def test_other_settings_keep_the_contract_too(build: Callable[..., Sampler]) -> None:
+    for check in CONTRACTS["sampler"]().checks():
+        try:
+            check.run(build)
+        except NotApplicable:
+            continue
+
+
+def broken(name: str, change: Callable[[State, State], State]) -> type[Sampler]:
+    """Return the plain sampler with something done to the state that a step gives."""
+
+    def step(self: Sampler, model: Model, schedule: Schedule, grid: Grid, state: State, noise: Noise | None) -> State:
+        return change(state, PlainSampler.step(self, model, schedule, grid, state, noise))  # type: ignore[arg-type]
+
+    return dataclass(kw_only=True, eq=False)(type(name, (PlainSampler,), {"step": step}))
+
+
+def in_place(before: State, after: State) -> State:
+    before.x.mul_(0.999)
+    return after
+
+
+def of_the_batch(before: State, after: State) -> State:
+    return State(after.x - 1e-3 * after.x.mean(), after.index)
+
+
+def unseeded(before: State, after: State) -> State:
+    return State(after.x + 1e-3 * torch.randn_like(after.x), after.index)
+
+
+def promoted(before: State, after: State) -> State:
+    return State(after.x.double(), after.index)
+
+
+def wrong_coefficient(before: State, after: State) -> State:
+    return State(weighted((1.001, after.x)), after.index)
+
+
+def skipping(before: State, after: State) -> State:
+    return State(after.x, after.index + 1)
+
+
+class Claims(PlainSampler):
+    order = 2
+
+
+def fails(cls: type[Sampler]) -> set[str]:
+    with registry.add("sampler", "broken", cls):
+        return {outcome.check for outcome in verify("sampler", "broken") if outcome.status == "failed"}
+
+
+@pytest.mark.parametrize(
+    ("change", "check"),
+    [
+        (in_place, "step-is-pure"),
+        (of_the_batch, "items-do-not-depend-on-their-batch"),
+        (unseeded, "resuming-is-bit-equal"),
+        (promoted, "precision"),
+        (wrong_coefficient, "point-is-found"),
+        (wrong_coefficient, "claimed-order"),
+        (skipping, "step-is-pure"),
+    ],
+)
+def test_a_broken_sampler_is_caught(change: Callable[[State, State], State], check: str) -> None:
+    cls = broken("Broken", change)
+    with registry.add("sampler", "broken", cls):
+        found = [case for case in cases(["sampler"], ["broken"]) if case.check.name == check]
+        assert [case.run().status for case in found] == ["failed"]
+
+
+def test_a_false_claim_of_order_is_caught() -> None:
+    assert fails(Claims) == {"claimed-order"}
+    assert fails(PlainSampler) == set()
+
+
+def test_an_expected_failure_is_strict() -> None:
+    class Honest(Claims):
+        expected_failures = {"claimed-order": "it is Euler's method"}  # noqa: RUF012  # as authors write it
+
+    class Wrong(PlainSampler):
+        expected_failures = {"claimed-order": "it is Euler's method"}  # noqa: RUF012
+
+    with registry.add("sampler", "honest", Honest):
+        outcomes = {outcome.check: outcome for outcome in verify("sampler", "honest")}
+        assert outcomes["claimed-order"].status == "expected failure"
+    assert fails(Wrong) == {"claimed-order"}
+
+
+class Rising(Schedule):
+    def __init__(self, *, steps: int = 8) -> None:
+        self.steps = steps
+
+    def table(self) -> tuple[Tensor, Tensor]:
+        alpha = torch.linspace(0.9, 0.1, self.steps, dtype=torch.float64)
+        alpha[3] = 0.95
+        return alpha, (1 - alpha**2).sqrt()
+
+
+class Moody(Schedule):
+    def __init__(self, *, steps: int = 8) -> None:
+        self.steps = steps
+
+    def table(self) -> tuple[Tensor, Tensor]:
+        angle = (torch.arange(1, self.steps + 1) + 0.1 * torch.rand(self.steps)) / (self.steps + 1) * math.pi / 2
+        return angle.double().cos(), angle.double().sin()
+
+
+@pytest.mark.parametrize(("cls", "check"), [(Rising, "table"), (Moody, "repeatable")])
+def test_a_broken_schedule_is_caught(cls: type[Schedule], check: str) -> None:
+    with registry.add("schedule", "broken", cls):
+        failed = {outcome.check for outcome in verify("schedule", "broken") if outcome.status == "failed"}
+    assert check in failed
+
+
+@pytest.mark.parametrize(
+    ("kind", "cls"), [("denoiser", TinyDenoiser), ("autoencoder", PlainAutoencoder), ("sampler", PlainSampler)]
+)
+def test_the_stand_ins_keep_their_contracts(kind: str, cls: type) -> None:
+    contract, parts = CONTRACTS[kind], provided()
+    space = parts[Space]
+    needed: dict[str, dict[str, Any]] = {"denoiser": {"space": space}, "autoencoder": {"channels": 3}}
+    arguments = needed.get(kind, {})
+    for check in contract(parts).checks():
+        try:
+            check.run(lambda **changes: cls(**arguments, **changes))
+        except NotApplicable:
+            continue
+
+
+def test_the_plugin_imports_nothing_heavy() -> None:
+    code = "import sys, diffloom.testing.plugin; print(*(m in sys.modules for m in ('torch', 'hypothesis')))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_pytest_diffloom_tests_a_component(pytester: pytest.Pytester) -> None:
+    options = ["--diffloom", "--diffloom-only", "schedule/linear", "-p", "no:cacheprovider"]
+    if not entry_points(group="pytest11", name="diffloom"):  # installed before the plugin was published
+        options += ["-p", "diffloom.testing.plugin"]
+    result = pytester.runpytest_subprocess(*options)
+    result.assert_outcomes(passed=len(CONTRACTS["schedule"]().checks()))
