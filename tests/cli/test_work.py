@@ -116,7 +116,9 @@ def test_sampling_writes_what_was_asked_for(call: Call, trained: Path) -> None:
 
 def test_a_run_is_found_by_its_recipe(call: Call, trained: Path, recipe: Path) -> None:
     assert call("sample", recipe, "--count", "1").code == 0
-    assert call("sample", trained / LOCK, "--count", "1").code == 0
+    assert call("sample", trained / LOCK, "--count", "1").err == ""
+    recipe.write_text(recipe.read_text().replace("steps: 3", "steps: 2"))
+    assert "sampler.steps: 3 → 2" in call("sample", recipe, "--count", "1").err
     said = call("sample", "tyni")
     assert said.code == 2
     assert "tiny" in said.err
@@ -148,6 +150,15 @@ def test_guidance_and_precision_can_be_changed_for_sampling(
     assert (first, second) == ({"digit": 2.0}, {"digit": 5.5})
     assert (plan.precision, plan.sample_batch, plan.conditioning["digit"].drop) == (torch.bfloat16, 3, 0.1)
     assert (trained / LOCK).read_bytes() == before
+
+
+def test_a_recipe_that_trains_nothing_can_be_sampled_and_judged(call: Call, trained: Path, recipe: Path) -> None:
+    weights = ("denoiser.weights=run:tiny", "conditioners.digit.weights=run:tiny")
+    settings = [part for text in (*weights, "name=again", "train.steps=0") for part in ("--set", text)]
+    assert call("train", recipe, *settings).code == 0
+    assert call("sample", "again", "--seeds", "4", "--out", "a").code == 0
+    assert call("sample", "tiny", "--seeds", "4", "--out", "b").code == 0
+    assert Path("a/00000-seed-4.png").read_bytes() == Path("b/00000-seed-4.png").read_bytes()
 
 
 def test_sampling_cannot_change_what_was_trained(call: Call, trained: Path) -> None:

@@ -67,6 +67,8 @@ def apply(run: "Run", recipe: "Recipe") -> None:
         precision=getattr(torch, recipe.header.precision),
         sample_batch=recipe.header.sample.batch,
     )
+    if recipe.header.device == "cpu":
+        system.to("cpu")
     run.recipe = recipe
 
 

@@ -34,7 +34,6 @@ def evaluate(
             where="eval.metrics",
             remedy="give some with --set 'eval.metrics=[{type: …}]'; `diffloom list metric` shows what is installed",
         )
-    work.load()
     with interruptible(work), sampling_as(work):
         figures = work.evaluate()
     if as_json:

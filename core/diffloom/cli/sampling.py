@@ -11,6 +11,7 @@ from diffloom.cli import options
 from diffloom.cli.console import note, out
 
 if TYPE_CHECKING:
+    from diffloom.cli.work import Behaviour
     from diffloom.engine.run import Run
 
 Count = Annotated[
@@ -67,7 +68,6 @@ def sample(
     total = len(wanted) if wanted is not None else work.recipe.header.sample.count
     batch = conditions(work, give, total) if give else None
     before = _files(work.directory)
-    work.load()
     with interruptible(work), sampling_as(work):
         outputs = work.sample(total, seeds=wanted, batch=batch)
     for file, written in sorted(_files(work.directory).items()):
@@ -80,7 +80,7 @@ def sample(
             out(str(file))
 
 
-def finished(name: str, settings: Sequence[str] | None, behaviour: Any) -> "Run":
+def finished(name: str, settings: Sequence[str] | None, behaviour: "Behaviour") -> "Run":
     """Return a trained run, with settings that change how it samples or is judged."""
     from diffloom.cli.changes import apply, changed
     from diffloom.cli.work import open_run, run_of
@@ -93,8 +93,11 @@ def finished(name: str, settings: Sequence[str] | None, behaviour: Any) -> "Run"
     new = changed(kept, settings or ())
     for difference in lock.drift(kept):
         note(f"not what the run was made with: {difference}")
-    work = open_run(kept, folder, behaviour)
+    work = open_run(kept, folder, behaviour.names(new))
     apply(work, new)
+    work.load()
+    if work.step < kept.header.train.steps:
+        note(f"this run is not finished: it stands at step {work.step} of {kept.header.train.steps}")
     return work
 
 

@@ -39,6 +39,8 @@ def run(
         work.sample()
         figures = work.evaluate() if work.recipe.metrics else {}
     out(str(work.directory))
+    for file in sorted(work.directory.glob("*.html")):
+        out(str(file))
     if figures:
         out(table_of_figures(figures))
 
@@ -78,7 +80,7 @@ def _trained(
     from diffloom.recipe.diagnose import diagnose
 
     loaded, _ = diagnose(recipe, *(overlay or ()), settings=settings or ())
-    work = open_run(loaded, directory or RUNS / loaded.header.name, Behaviour.of(*behaviour))
+    work = open_run(loaded, directory or RUNS / loaded.header.name, Behaviour.of(*behaviour).names(loaded))
     with interruptible(work):
         work.train()
     return work

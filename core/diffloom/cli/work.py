@@ -63,11 +63,16 @@ class Messages:
         note(text)
 
 
-def open_run(recipe: "Recipe", directory: Path, behaviour: Behaviour) -> "Run":
-    """Return the run of a recipe in a folder, and tell which of its hook plugins cannot act."""
+def open_run(recipe: "Recipe", directory: Path, names: Sequence[str]) -> "Run":
+    """Return the run of a recipe in a folder, and tell which of its hook plugins cannot act.
+
+    Args:
+        recipe: What the run is of.
+        directory: Where it is.
+        names: The hook plugins.
+    """
     from diffloom.engine.run import Run
 
-    names = behaviour.names(recipe)
     plugins = {} if "progress" in names else {"messages": Messages()}
     run = Run(recipe, directory, hooks=names, plugins=plugins)
     for broken in run.hooks.quarantined:
@@ -82,6 +87,7 @@ def run_of(text: str) -> Path:
         RecipeError: Where there is none.
     """
     from diffloom.engine.run import LOCK_FILE
+    from diffloom.recipe.lock import differences
     from diffloom.recipe.recipe import load
 
     for folder in (Path(text), RUNS / text):
@@ -96,12 +102,16 @@ def run_of(text: str) -> Path:
             expected=f"a run's folder, one of the runs {', '.join(known)}, or a recipe" if known else "a run's folder",
             remedy="train a recipe first: diffloom train RECIPE",
         )
-    folder = RUNS / load(text).header.name
+    recipe = load(text)
+    folder = RUNS / recipe.header.name
     if not (folder / LOCK_FILE).is_file():
         raise RecipeError(
             f"the recipe {text} has no run in {folder}",
             remedy=f"train it first: diffloom train {text}; or name the run's folder",
         )
+    changed = differences(load(folder / LOCK_FILE).resolved(), recipe.resolved())
+    if changed:
+        note(f"{folder} is used as it was made, though {text} has changed since: {'; '.join(changed)}")
     return folder
 
 

@@ -173,10 +173,10 @@ class Run:
         self.call("diffloom_checkpoint", step=self.step, path=path)
 
     def load(self) -> None:
-        """Give the system the averaged weights of the newest sound checkpoint; CheckpointError where there is none."""
+        """Give the system the averaged weights of the newest checkpoint; CheckpointError where one is missing."""
         saved = checkpoint.newest(self.checkpoints, self.message)
         if saved is None:
-            if any(True for _ in self.system.parameters()):
+            if self.recipe.header.train.steps and any(True for _ in self.system.parameters()):
                 raise CheckpointError(
                     "this run has no checkpoint yet",
                     where=str(self.directory),
