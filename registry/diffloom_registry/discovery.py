@@ -82,7 +82,8 @@ def _publishers(marks: Iterable[str]) -> Iterator[tuple[str, str | None, str]]:
     marks = tuple(marks)
     names: dict[str, str] = {}
     for candidate in metadata.distributions():
-        name = _name(candidate) if any(mark in _text(candidate) for mark in marks) else None
+        text = _text(candidate)
+        name = _name(candidate) if any(mark in text for mark in marks) else None
         if name:
             names.setdefault(normalised(name), name)
     for name in names.values():
