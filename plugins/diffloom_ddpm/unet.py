@@ -1,7 +1,7 @@
-"""UNet: the network of Ho et al. 2020 (arXiv 2006.11239) and, by its parameters, of Improved DDPM (2102.09672).
+"""UNet: the network of Ho et al. 2020 (arXiv 2006.11239) and, by its parameters, of Improved DDPM.
 
 Levels halve the map. A stem and `blocks` residual blocks per level lead down, residual–attention–residual
-stand in the middle, `blocks` + 1 per level lead up. The way up receives every map of the way down beside its own.
+stand in the middle, `blocks` + 1 per level lead up, where every map of the way down is received beside the own.
 `UNet(channels=128, attention=(16,))` on 32×32 RGB is the paper's CIFAR-10 network: 35,746,307 parameters.
 """
 
@@ -36,7 +36,7 @@ Count = Annotated[int, Field(gt=0)]
 class UNet(Denoiser):
     """The U-Net of DDPM and Improved DDPM, for any number of channels.
 
-    Its taps are `res.down.N`, `skip.N` (0 is the stem's), `res.mid.N`, `mid`, `res.up.N` and `up.N` (each block
+    Its taps are `res.down.N`, `skip.N` (0: the stem), `res.mid.N`, `mid`, `res.up.N` and `up.N` (each block
     of the way up). An edited skip changes what the way up receives, not the way down. The output starts as 0.
 
     Args:
@@ -136,7 +136,7 @@ class UNet(Denoiser):
                 index += 1
             else:
                 h = step(h)
-        out = self.head(self.norm.activated(h)).to(x_t.dtype).contiguous()
+        out = self.head(self.norm(h), silu=True).to(x_t.dtype).contiguous()
         return (out, {name: taps.maps[name] for name in read}) if read else out
 
     def _check(self, x_t: Tensor, condition: Condition) -> None:

@@ -14,7 +14,7 @@ def group_count(channels: int, most: int = 32) -> int:
 
 
 class GroupNorm(nn.GroupNorm):
-    """Group normalisation, optionally scaled and shifted once more and passed through SiLU.
+    """Group normalisation, optionally scaled and shifted once more.
 
     Args:
         channels: Of the map.
@@ -25,8 +25,8 @@ class GroupNorm(nn.GroupNorm):
     def __init__(self, channels: int, *, groups: int = 32, eps: float = 1e-6) -> None:
         super().__init__(group_count(channels, groups), channels, eps=eps)
 
-    def activated(self, h: Tensor, modulation: Tensor | None = None) -> Tensor:
-        """Return silu((1 + scale) ⊙ norm(h) + shift).
+    def forward(self, h: Tensor, modulation: Tensor | None = None) -> Tensor:
+        """Return (1 + scale) ⊙ norm(h) + shift.
 
         Args:
             h: (B, C, H, W).
@@ -42,7 +42,7 @@ class GroupNorm(nn.GroupNorm):
         if modulation is not None:
             scale, shift = modulation[:, :, None, None].chunk(2, 1)
             h = torch.addcmul(shift, h, 1 + scale)
-        return functional.silu(h, inplace=not torch.is_grad_enabled())
+        return h
 
 
 class ResBlock(nn.Module):
@@ -83,7 +83,7 @@ class ResBlock(nn.Module):
         self.norm1 = GroupNorm(channels, groups=groups, eps=eps)
         self.conv1 = xavier(Conv2d(channels, out, 3, padding=1))
         self.norm2 = GroupNorm(out, groups=groups, eps=eps)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = dropout
         self.conv2 = zero(Conv2d(out, out, 3, padding=1))
         self.skip = xavier(Conv2d(channels, out, 1)) if channels != out else None
 
@@ -98,8 +98,11 @@ class ResBlock(nn.Module):
         Returns:
             (B, out, H, W).
         """
-        h = self.norm1.activated(x)
-        h = self.conv1(h, None if self.scale_shift else time)
-        h = self.norm2.activated(h, time if self.scale_shift else None)
-        h = taps(self.tap, self.conv2(self.dropout(h)))
+        h = self.conv1(self.norm1(x), None if self.scale_shift else time, silu=True)
+        h = self.norm2(h, time if self.scale_shift else None)
+        if self.training and self.dropout:
+            h = self.conv2(functional.dropout(functional.silu(h), self.dropout))
+        else:
+            h = self.conv2(h, silu=True)
+        h = taps(self.tap, h)
         return h + (x if self.skip is None else self.skip(x))

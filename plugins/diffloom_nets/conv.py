@@ -1,30 +1,106 @@
 """The convolution of every block here, and how layers start."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional
+
+from diffloom_nets import winograd
+from diffloom_nets.prepared import Prepared, arithmetic, on_cpu
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear, "Conv2d")
 
+_FEWEST_CHANNELS = 96  # for Winograd: fewer cost less than its transforms
+_SMALLEST_SIDE = 16  # of a map in inference: smaller ones do not repay keeping four times the weights
+_MOST_WEIGHTS = 1 << 18  # in · out in inference: at most 36 MiB are kept per layer
+_FEWEST_TILES = 256  # of a batch in training, where the weights are transformed at every step
+
 
 class Conv2d(nn.Conv2d):
-    """A convolution whose bias may be shifted by the caller.
+    """A convolution that can be shifted, fed through SiLU, and is prepared for inference on a CPU.
 
-    Its parameters and state are those of `torch.nn.Conv2d`.
+    Parameters, state and outputs (up to rounding) are those of `torch.nn.Conv2d`. On a CPU, 3×3 convolutions use
+    Winograd's algorithm where it is faster. In evaluation mode without gradients the weights are kept in the layout
+    that is fastest until they change; weights written through `tensor.data` are seen after the next `eval()`.
     """
 
-    def forward(self, x: Tensor, shift: Tensor | None = None) -> Tensor:
-        """Return the convolved map plus `shift`.
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.weight.data = self.weight.data.contiguous(memory_format=torch.channels_last)
+        self._prepared = Prepared()
+        plain = self.groups == 1 and self.padding_mode == "zeros" and isinstance(self.padding, tuple)
+        self._preparable = plain and self.dilation == (1, 1)
+        self._minimal = (
+            self._preparable
+            and (self.kernel_size, self.stride, self.padding) == ((3, 3), (1, 1), (1, 1))
+            and min(self.in_channels, self.out_channels) >= _FEWEST_CHANNELS
+        )
+
+    def forward(self, x: Tensor, shift: Tensor | None = None, *, silu: bool = False) -> Tensor:
+        """Return the convolution of x, or of silu(x), plus `shift`.
 
         Args:
-            x: (B, in_channels, H, W).
+            x: (B, in_channels, H, W); with `silu` it may be overwritten when no gradients are taken.
             shift: (B, out_channels), or (1, out_channels) for the whole batch, which costs nothing.
+            silu: Whether to apply SiLU first.
+
+        Returns:
+            (B, out_channels, H′, W′).
         """
-        bias = self.bias
+        bias: Tensor | None = self.bias
         if shift is not None and shift.shape[0] == 1:
             bias, shift = (shift[0] if bias is None else bias + shift[0]), None
-        h: Tensor = self._conv_forward(x, self.weight, bias)
-        return h if shift is None else h + shift[:, :, None, None]
+        gradients = torch.is_grad_enabled()
+        own = self._preparable and on_cpu(x, self.weight)
+        if own and not gradients and not self.training and not self.weight.is_inference():
+            h = self._run_prepared(x, bias, silu)
+        else:
+            self._prepared.drop()
+            x = functional.silu(x, inplace=not gradients) if silu else x
+            if own and self._minimal and self._many(x):
+                h = winograd.convolve(x, self.weight, bias)
+            else:
+                h = self._conv_forward(x, self.weight, bias)
+        if shift is None:
+            return h
+        return h + shift[:, :, None, None] if gradients else h.add_(shift[:, :, None, None])
+
+    def train(self, mode: bool = True) -> "Conv2d":
+        """Set the mode, and forget what was prepared."""
+        self._prepared.drop()
+        return super().train(mode)
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Conv2d":
+        self._prepared.drop()
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]  # torch leaves it untyped
+
+    def _run_prepared(self, x: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
+        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+        compute = arithmetic(dtype)
+        bias = None if bias is None else bias.to(compute)
+        small = self.in_channels * self.out_channels <= _MOST_WEIGHTS
+        if self._minimal and small and compute == torch.float32 and min(x.shape[2:]) >= _SMALLEST_SIDE:
+            filters = self._prepared.get(self.weight, "winograd", lambda: winograd.transform(self.weight))
+            return winograd.products(x.to(dtype), filters, bias, silu=silu)
+        x = functional.silu(x, inplace=True) if silu else x
+        x = x.to(compute).contiguous(memory_format=torch.channels_last)
+        weight = self._prepared.get(self.weight, compute, lambda: self._blocked(compute, x))
+        out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+            x, weight, bias, self.padding, self.stride, self.dilation, 1, "none", [], ""
+        )
+        return out.to(dtype)
+
+    def _many(self, x: Tensor) -> bool:
+        """Whether a batch in training has enough tiles to repay transforming the weights."""
+        fits = x.dtype == self.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
+        return fits and x.shape[0] * x.shape[2] * x.shape[3] >= _FEWEST_TILES * 16
+
+    def _blocked(self, dtype: torch.dtype, x: Tensor) -> Tensor:
+        weight: Tensor = torch.ops.mkldnn._reorder_convolution_weight(
+            self.weight.detach().to(dtype), self.padding, self.stride, self.dilation, 1, x.shape
+        )
+        return weight
 
 
 def xavier(layer: Layer) -> Layer:

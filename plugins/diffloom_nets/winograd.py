@@ -1,0 +1,201 @@
+"""Winograd's minimal filtering F(4×4, 3×3): a 3×3 convolution with a quarter of the multiplications.
+
+Sixteen outputs need 36 products per pair of channels instead of 144 (Lavin & Gray 2015, arXiv 1509.09308):
+Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A  for an output tile Y (4×4), a filter g (3×3) and an input tile d (6×6).
+The points of the underlying polynomials are 0, ±2/3, ±3/2, ∞: the usual 0, ±1, ±2 lose twice as many digits.
+
+Maps are (B, C, H, W) on a CPU, best in channels_last; a convolution pads by one and keeps H and W; arithmetic is
+float32. Batches are worked off in pieces, in buffers that are kept: fresh pages would cost as much as the products.
+"""
+
+import threading
+from collections.abc import Iterator
+from functools import cache
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+_TILE = 4
+_WINDOW = _TILE + 2
+_POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
+_PIECE = 128  # tiles at a time: the buffers stay in the cache
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return the convolution of x with `weight` (out, in, 3, 3) plus `bias` (out,), differentiable."""
+    out: Tensor = _Convolution.apply(x, weight, bias)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return out
+
+
+def transform(weight: Tensor) -> Tensor:
+    """Return G g Gᵀ for every filter of `weight` (out, in, 3, 3), as (36, in, out), float32."""
+    return _filters(weight.detach()).contiguous()
+
+
+def products(x: Tensor, filters: Tensor, bias: Tensor | None, *, silu: bool = False) -> Tensor:
+    """Return the convolution of x, or of silu(x), with transformed filters; not differentiable.
+
+    Args:
+        x: (B, in, H, W).
+        filters: (36, in, out), any strides.
+        bias: (out,), or `None`.
+        silu: Whether to apply SiLU first.
+
+    Returns:
+        (B, out, H, W) in the type of x, channels_last.
+    """
+    batch, _, height, width = x.shape
+    channels, down, across = filters.shape[2], _tiles(height), _tiles(width)
+    out = x.new_empty(batch, down, _TILE, across, _TILE, channels)
+    for piece in _pieces(batch, down * across):
+        data = _data(_framed(x[piece], silu))
+        sums = torch.bmm(data, filters, out=_buffer("sums", *data.shape[:2], channels))
+        maps = torch.mm(_output_matrix(), sums.flatten(1), out=_buffer("maps", _TILE**2, data.shape[1] * channels))
+        maps = maps.view(_TILE, _TILE, -1, down, across, channels).permute(2, 3, 0, 4, 1, 5)
+        if bias is None:
+            out[piece].copy_(maps)
+        else:
+            torch.add(maps, bias, out=out[piece])
+    return out.view(batch, down * _TILE, across * _TILE, channels)[:, :height, :width].permute(0, 3, 1, 2)
+
+
+class _Convolution(torch.autograd.Function):
+    """The convolution and its gradients, each of them with a quarter of the multiplications."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return products(x, _filters(weight), bias)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        wanted = ctx.needs_input_grad
+        if torch.is_grad_enabled():  # the gradient will be differentiated itself
+            ones, sizes = [1, 1], [weight.shape[0]]
+            return torch.ops.aten.convolution_backward(  # type: ignore[no-any-return]
+                grad, x, weight, sizes, ones, ones, ones, False, [0, 0], 1, wanted
+            )
+        return (
+            products(grad, _filters(weight, back=True), None) if wanted[0] else None,
+            _weight_gradient(x, grad, weight) if wanted[1] else None,
+            grad.sum((0, 2, 3)) if wanted[2] else None,
+        )
+
+
+def _filters(weight: Tensor, *, back: bool = False) -> Tensor:
+    """Return G g Gᵀ for every filter, (36, in, out), in a buffer.
+
+    On the way back inputs and outputs change places, and filters are turned by half a turn: (36, out, in).
+    """
+    taps = weight.permute(0, 2, 3, 1) if back else weight.permute(1, 2, 3, 0)
+    taps = _buffer("taps", *taps.shape).copy_(taps).flatten(1, 2)
+    matrix = _filter_matrix().flip(1) if back else _filter_matrix()
+    out = _buffer("filters", taps.shape[0], _WINDOW**2, taps.shape[2])
+    return torch.matmul(matrix, taps, out=out).transpose(0, 1)
+
+
+def _weight_gradient(x: Tensor, grad: Tensor, like: Tensor) -> Tensor:
+    """Return Gᵀ [(A y Aᵀ) ⊙ (Bᵀ d B)] G summed over all tiles, in the layout of the weight `like`."""
+    out, channels = like.shape[:2]
+    down, across = _tiles(x.shape[2]), _tiles(x.shape[3])
+    sums = _buffer("gradient", _WINDOW**2, out, channels).zero_()
+    for piece in _pieces(x.shape[0], down * across):
+        frame = _framed(grad[piece])
+        image, row, pixel, _ = frame.stride()
+        shape = (_TILE, _TILE, frame.shape[0], down, across, out)
+        inside = frame.as_strided(shape, (row, pixel, image, _TILE * row, _TILE * pixel, 1), row + pixel)
+        tiles = _buffer("tiles", *shape).copy_(inside).view(_TILE**2, -1)
+        spread = torch.mm(_output_matrix().T, tiles, out=_buffer("sums", _WINDOW**2, tiles.shape[1]))
+        sums.baddbmm_(spread.view(_WINDOW**2, -1, out).transpose(1, 2), _data(_framed(x[piece])))
+    taps = torch.mm(_filter_matrix().T, sums.flatten(1), out=_buffer("taps", 9, out * channels))
+    return torch.empty_like(like).copy_(taps.view(3, 3, out, channels).permute(2, 3, 0, 1))
+
+
+def _framed(x: Tensor, silu: bool = False) -> Tensor:
+    """Return x, or silu(x), with zeros around it up to whole tiles, (B, H′ + 2, W′ + 2, C), in a buffer."""
+    batch, channels, height, width = x.shape
+    frame = _buffer("frame", batch, _tiles(height) * _TILE + 2, _tiles(width) * _TILE + 2, channels).zero_()
+    inside = frame[:, 1 : height + 1, 1 : width + 1].permute(0, 3, 1, 2)
+    if silu and x.dtype == frame.dtype:
+        torch.ops.aten.silu.out(x, out=inside)
+    else:
+        inside.copy_(functional.silu(x) if silu else x)
+    return frame
+
+
+def _data(frame: Tensor) -> Tensor:
+    """Return Bᵀ d B for every tile d of a framed map, (36, B · tiles, C), tile after tile in a buffer."""
+    batch, height, width, channels = frame.shape
+    image, row, pixel, _ = frame.stride()
+    shape = (batch, height // _TILE, width // _TILE, _WINDOW, _WINDOW * channels)
+    windows = frame.as_strided(shape, (image, _TILE * row, _TILE * pixel, row, 1))
+    tiles = _buffer("tiles", *shape).copy_(windows).view(-1, _WINDOW**2, channels)
+    return torch.matmul(_input_matrix(), tiles, out=_buffer("data", *tiles.shape)).transpose(0, 1)
+
+
+def _pieces(batch: int, tiles: int) -> Iterator[slice]:
+    """Yield slices of a batch whose items have so many tiles each."""
+    step = max(1, _PIECE // tiles)
+    return (slice(first, first + step) for first in range(0, batch, step))
+
+
+def _tiles(side: int) -> int:
+    """Return how many tiles cover a side."""
+    return -(-side // _TILE)
+
+
+class _Buffers(threading.local):
+    """Memory of this thread, by purpose."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, Tensor] = {}
+
+
+_buffers = _Buffers()
+
+
+def _buffer(purpose: str, *shape: int) -> Tensor:
+    """Return uninitialised float32 memory; what was in the last buffer of the same purpose is overwritten."""
+    size, kept = prod(shape), _buffers.kept.get(purpose)
+    if kept is None or kept.numel() < size:
+        with torch.inference_mode(False):
+            kept = _buffers.kept[purpose] = torch.empty(size)
+    return kept[:size].view(shape)
+
+
+@cache
+def _input_matrix() -> Tensor:
+    """Return Bᵀ ⊗ Bᵀ, (36, 36): both sides of a tile at once."""
+    return torch.kron(_matrices()[2], _matrices()[2]).float()
+
+
+@cache
+def _output_matrix() -> Tensor:
+    """Return Aᵀ ⊗ Aᵀ, (16, 36)."""
+    return torch.kron(_matrices()[0], _matrices()[0]).float()
+
+
+@cache
+def _filter_matrix() -> Tensor:
+    """Return G ⊗ G, (36, 9)."""
+    return torch.kron(_matrices()[1], _matrices()[1]).float()
+
+
+@cache
+def _matrices() -> tuple[Tensor, Tensor, Tensor]:
+    """Return Aᵀ (4, 6), G (6, 3) and Bᵀ (6, 6), float64: multiplication of polynomials by values, transposed."""
+    powers = torch.tensor(_POINTS, dtype=torch.float64).unsqueeze(1) ** torch.arange(_WINDOW)
+
+    def values(terms: int) -> Tensor:
+        """Return the rows that evaluate a polynomial of so many terms at the points, the last at infinity."""
+        infinity = torch.zeros(1, terms, dtype=torch.float64)
+        infinity[0, -1] = 1
+        return torch.cat([powers[:, :terms], infinity])
+
+    b = torch.linalg.inv(values(_WINDOW)).T
+    size = b.abs().sum(1, keepdim=True)  # shared between data and filters, so that neither grows
+    return values(_TILE).T, values(3) * size, b / size
