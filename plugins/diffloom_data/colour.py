@@ -15,11 +15,12 @@ _LUMA = (0.299, 0.587, 0.114)
 
 
 class Colour(Transform):
-    """Change light and colour: with v in [0, 1] and factors k drawn evenly from 1 − amount … 1 + amount.
+    """Change brightness, contrast and saturation by chance.
 
-    Brightness is k v; contrast k v + (1 − k) m with m the image's mean over all channels; saturation
-    k v + (1 − k) g with g the pixel's luma (ITU-R 601). They are made in this order, held to [0, 1] after
-    each. The fourth of four channels is opacity and stays as it is.
+    With v in [0, 1] and factors k drawn evenly from 1 − amount … 1 + amount, brightness is k v; contrast
+    k v + (1 − k) m with m the image's mean over all channels; saturation k v + (1 − k) g with g the pixel's
+    luma (ITU-R 601). They are made in this order, held to [0, 1] after each. The fourth of four channels is
+    opacity and stays as it is.
 
     Args:
         brightness: Amount for the brightness; any number of channels.

@@ -81,7 +81,7 @@ class KID(SetMetric):
         weights: The file with the weights of `timm:NAME`; nothing is downloaded.
         against: The real images; as many as are judged, or all where there are fewer.
         subsets: How many pairs of subsets are compared.
-        subset_size: Images in each; fewer where there are not so many.
+        subset_size: Images in each, but at most half of those there are, so that subsets differ.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class KID(SetMetric):
         """Return `kid/NETWORK` and `kid_std/NETWORK`."""
         network = self.open(evaluation)
         made, real = both(evaluation, network, self.against)
-        size = min(self.subset_size, len(made), len(real))
+        size = min(self.subset_size, max(2, min(len(made), len(real)) // 2))
         generator = torch.Generator().manual_seed(mix("kid", evaluation.seed))
         found = torch.tensor(
             [

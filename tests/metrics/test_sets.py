@@ -70,6 +70,14 @@ def test_worse_images_are_farther_away_and_each_figure_names_its_network(cache: 
     assert distances[0] < 0 < distances[1]  # unbiased: of a set and itself it is below 0
 
 
+def test_subsets_of_few_images_still_differ(cache: Path) -> None:
+    found = figures(KID(subsets=9), faded, cache)
+    assert found["kid_std/classifier"] > 1e-3
+    assert found["kid/classifier"] == pytest.approx(
+        figures(KID(subsets=9, subset_size=149), faded, cache)["kid/classifier"], rel=0.2
+    )
+
+
 def test_recognisable_balanced_images_score_near_the_number_of_classes(cache: Path) -> None:
     good, bad = (figures(InceptionScore(splits=2), answer, cache) for answer in (same, noisy))
     assert set(good) == {"inception-score/classifier", "inception-score_std/classifier", "classifier/accuracy"}
