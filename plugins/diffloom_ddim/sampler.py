@@ -30,9 +30,7 @@ class DDIM(Sampler):
     ] = "posterior"
     rederive: Annotated[
         bool,
-        Field(
-            description="with clip: take ε anew from the clipped estimate, instead of keeping the network's"
-        ),
+        Field(description="with clip: take ε anew from the clipped estimate, instead of keeping the network's"),
     ] = False
 
     @property

@@ -32,13 +32,9 @@ class Ancestral(Sampler):
     second half of channels says (Nichol & Dhariwal 2021, eq. 15).
     """
 
-    steps: Annotated[
-        int | None, Field(gt=0, description="how many levels to visit; all of them by default")
-    ] = None
+    steps: Annotated[int | None, Field(gt=0, description="how many levels to visit; all of them by default")] = None
     spacing: Annotated[Spacing, Field(description="how the levels are spread over the schedule")] = "linspace"
-    variance: Annotated[Variance, Field(description="variance of the noise that each step adds")] = (
-        "fixed-small"
-    )
+    variance: Annotated[Variance, Field(description="variance of the noise that each step adds")] = "fixed-small"
 
     @property
     def stochastic(self) -> bool:

@@ -82,9 +82,7 @@ class Sigmoid(Schedule):
     """
 
     steps: Steps = 1000
-    of: Annotated[Literal["beta", "alpha-bar"], Field(description="which quantity follows the sigmoid")] = (
-        "alpha-bar"
-    )
+    of: Annotated[Literal["beta", "alpha-bar"], Field(description="which quantity follows the sigmoid")] = "alpha-bar"
     beta_start: BetaStart = 1e-4
     beta_end: BetaEnd = 0.02
     start: Annotated[float, Field(description="s, where the sigmoid of ᾱ begins")] = -3.0

@@ -194,3 +194,9 @@ def test_pytest_diffloom_tests_a_component(pytester: pytest.Pytester) -> None:
         options += ["-p", "diffloom.testing.plugin"]
     result = pytester.runpytest_subprocess(*options)
     result.assert_outcomes(passed=len(CONTRACTS["schedule"]().checks()))
+
+
+@pytest.mark.parametrize("interface", [Schedule, Sampler])
+def test_an_interface_cannot_be_built(interface: type) -> None:
+    with pytest.raises(TypeError, match="abstract"):
+        interface()

@@ -63,15 +63,17 @@ class DiagonalGaussian(Oracle):
     def __call__(self, x_t: Tensor, t: Tensor) -> Denoised:
         """Return m + s² α (x_t − α m)/(α² s² + σ²) and σ (x_t − α m)/(α² s² + σ²)."""
         alpha, sigma = self._levels(x_t, t)
-        residual = (x_t - alpha * self.mean) / (alpha**2 * self.variance + sigma**2)
-        x0 = self.mean + self.variance * alpha * residual
+        mean, variance = self.mean.to(x_t.device), self.variance.to(x_t.device)
+        residual = (x_t - alpha * mean) / (alpha**2 * variance + sigma**2)
+        x0 = mean + variance * alpha * residual
         return Denoised(x0.to(x_t.dtype), (sigma * residual).to(x_t.dtype))
 
     def flow(self, x_t: Tensor, t: Time, s: Time = -1) -> Tensor:
         """Return α_s m + (x_t − α_t m) √((α_s² s² + σ_s²)/(α_t² s² + σ_t²))."""
         (alpha_t, sigma_t), (alpha_s, sigma_s) = self._levels(x_t, t), self._levels(x_t, s)
-        ratio = (alpha_s**2 * self.variance + sigma_s**2) / (alpha_t**2 * self.variance + sigma_t**2)
-        return (alpha_s * self.mean + (x_t - alpha_t * self.mean) * ratio**0.5).to(x_t.dtype)
+        mean, variance = self.mean.to(x_t.device), self.variance.to(x_t.device)
+        ratio = (alpha_s**2 * variance + sigma_s**2) / (alpha_t**2 * variance + sigma_t**2)
+        return (alpha_s * mean + (x_t - alpha_t * mean) * ratio**0.5).to(x_t.dtype)
 
 
 class PointMass(DiagonalGaussian):
@@ -148,10 +150,12 @@ class Mixture(Oracle):
     def __call__(self, x_t: Tensor, t: Tensor) -> Denoised:
         """Return the components' answers, weighted by how likely each is to have given x_t."""
         alpha, sigma = (level.to(torch.float64)[..., None] for level in self._levels(x_t, t))
-        total = alpha**2 * self.variances + sigma**2
-        residual = (x_t.to(torch.float64)[..., None] - alpha * self.means) / total
-        likely = torch.softmax(self.log_weights - 0.5 * residual**2 * total - 0.5 * total.log(), -1)
-        x0 = (likely * (self.means + self.variances * alpha * residual)).sum(-1)
+        means, variances = self.means.to(x_t.device), self.variances.to(x_t.device)
+        total = alpha**2 * variances + sigma**2
+        residual = (x_t.to(torch.float64)[..., None] - alpha * means) / total
+        log_likely = self.log_weights.to(x_t.device) - 0.5 * residual**2 * total - 0.5 * total.log()
+        likely = torch.softmax(log_likely, -1)
+        x0 = (likely * (means + variances * alpha * residual)).sum(-1)
         return Denoised(x0.to(x_t.dtype), (likely * sigma * residual).sum(-1).to(x_t.dtype))
 
     def flow(self, x_t: Tensor, t: Time, s: Time = -1) -> Tensor:
@@ -169,14 +173,15 @@ class Mixture(Oracle):
     def _spread(self, x: Tensor, t: Time) -> tuple[Tensor, Tensor]:
         """Return means and standard deviations of q_t's components, broadcastable to x with a last axis."""
         alpha, sigma = (level.to(torch.float64)[..., None] for level in self._levels(x, t))
-        return alpha * self.means, (alpha**2 * self.variances + sigma**2).sqrt()
+        means, variances = self.means.to(x.device), self.variances.to(x.device)
+        return alpha * means, (alpha**2 * variances + sigma**2).sqrt()
 
     def _log_tail(self, x: Tensor, t: Time, upper: Tensor) -> Tensor:
         """Return ln(1 − F_t(x)) where `upper`, else ln F_t(x)."""
         means, stds = self._spread(x, t)
         z = (x[..., None] - means) / stds
         z = torch.where(upper[..., None], -z, z)
-        return torch.logsumexp(self.log_weights + torch.special.log_ndtr(z), -1)
+        return torch.logsumexp(self.log_weights.to(x.device) + torch.special.log_ndtr(z), -1)
 
     def _median(self, x: Tensor, t: Time) -> Tensor:
         """Return the median of q_t, in the shape of x."""
