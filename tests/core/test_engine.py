@@ -75,7 +75,7 @@ def test_a_run_that_broke_off_ends_with_the_bits_of_an_unbroken_one(recipe_file:
         if run.step == at:
             raise Stop
 
-    run._after_step = break_off  # type: ignore[assignment,method-assign]
+    run._after_step = break_off  # type: ignore[method-assign]
     with pytest.raises(Stop):
         run.train()
     trained(recipe_file, tmp_path / "broken")
@@ -143,8 +143,8 @@ class Two(Task):
     """Two objectives whose losses both touch both sides: only their own parameters may move."""
 
     def objectives(self, system: System) -> list[Objective]:
-        inner = dict(system.denoiser.inner.named_parameters())  # type: ignore[operator,union-attr]
-        outer = dict(system.denoiser.outer.named_parameters())  # type: ignore[operator,union-attr]
+        inner = dict(system.denoiser.inner.named_parameters())  # type: ignore[union-attr]
+        outer = dict(system.denoiser.outer.named_parameters())  # type: ignore[union-attr]
         self.seen: list[tuple[str, bool, bool]] = []
 
         def loss(name: str, batch: Batch, noise: Noise) -> Loss:
@@ -220,8 +220,8 @@ def test_applying_the_average_comes_off_again() -> None:
     average = Average({"p": parameter}, decay=0.9, warmup=False)
     parameter.data.fill_(3.0)
     with average.applied():
-        assert float(parameter) == 1.0
-    assert float(parameter) == 3.0
+        assert parameter.item() == 1.0
+    assert parameter.item() == 3.0
     assert float(average.copies["p"]) == 1.0
 
 
@@ -234,7 +234,7 @@ class Numbers(Dataset):
 
 
 def drawn(**arguments: int) -> list[list[float]]:
-    stream = Stream(Numbers(), **({"seed": 1, "batch": 4, "start": 0, "stop": 6} | arguments))  # type: ignore[arg-type]
+    stream = Stream(Numbers(), **({"seed": 1, "batch": 4, "start": 0, "stop": 6} | arguments))
     return [batch["image"].flatten().tolist() for batch in stream]
 
 
