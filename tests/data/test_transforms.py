@@ -112,6 +112,13 @@ def test_a_turn_keeps_masks_to_their_values_and_brings_in_no_new_class() -> None
     assert not torch.equal(turned["mask"], mask)
 
 
+def test_masks_of_any_number_type_take_existing_values_only() -> None:
+    mask = torch.randint(0, 2, (1, 9, 9), generator=stream()).float()
+    for transform in (Resize(size=7), Rotate(angles=(0,), degrees=45)):
+        changed = transform({"image": torch.rand(1, 9, 9), "mask": mask}, stream(1))["mask"]
+        assert set(changed.unique().tolist()) == {0.0, 1.0}
+
+
 def test_all_eight_symmetries_are_reached() -> None:
     image = torch.arange(9.0).view(1, 3, 3)
     chain: tuple[Transform, ...] = (Flip(), Rotate())
