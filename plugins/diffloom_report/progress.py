@@ -127,6 +127,8 @@ class _Speed(ProgressColumn):
     def render(self, task: Task) -> Text:
         """Return the column's text."""
         speed = task.finished_speed or task.speed
+        if not speed:
+            return Text()
         if task.finished:
             return Text(f"{rate(speed, task.fields['unit'])} in {duration(task.elapsed or 0)}")
         left = task.time_remaining
@@ -180,10 +182,8 @@ class _Lines:
         self._stages = {}
 
 
-def rate(speed: float | None, unit: str) -> str:
+def rate(speed: float, unit: str) -> str:
     """Write a speed so that its number is above one: 12.3 steps/s, or 4.1 s/step."""
-    if not speed:
-        return f"… {unit}s/s"
     return f"{speed:.1f} {unit}s/s" if speed >= 1 else f"{1 / speed:.1f} s/{unit}"
 
 

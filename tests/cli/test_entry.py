@@ -1,6 +1,7 @@
 """How the command line starts, ends, and speaks of errors."""
 
 import json
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -128,7 +129,7 @@ def test_plugins_add_verbs_and_a_broken_one_harms_nobody(
     distribution(tmp_path, "dl-bad", "[diffloom.hooks]\nbad = dl_bad\n", dl_bad=broken)
     monkeypatch.syspath_prepend(str(tmp_path))
     helped = call("--help")
-    assert "greet   Say hello." in helped.out
+    assert re.search(r"\n  greet +Say hello\.\n", helped.out)
     assert "dl-bad 1.5" in helped.err
     assert "RuntimeError: bad day" in helped.err
     assert "its verb 'list' is left out" in helped.err

@@ -94,6 +94,6 @@ def test_durations_are_written_for_people(seconds: float, said: str) -> None:
     assert duration(seconds) == said
 
 
-@pytest.mark.parametrize(("speed", "said"), [(12.34, "12.3 steps/s"), (0.25, "4.0 s/step"), (None, "… steps/s")])
-def test_speeds_keep_a_number_above_one(speed: float | None, said: str) -> None:
+@pytest.mark.parametrize(("speed", "said"), [(12.34, "12.3 steps/s"), (0.25, "4.0 s/step")])
+def test_speeds_keep_a_number_above_one(speed: float, said: str) -> None:
     assert rate(speed, "step") == said

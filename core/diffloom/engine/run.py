@@ -154,12 +154,12 @@ class Run:
 
     def _after_step(self, trainer: Trainer, record: dict[str, float] | None) -> None:
         settings = self.recipe.header.train
+        if record is not None:
+            self.call("diffloom_step", step=self.step, record=record)
         self.call("diffloom_progress", stage="train", done=self.step, total=settings.steps)
         if self.step == 1:
             for finding in trainer.found.findings():
                 self.message(f"audit: {finding}")
-        if record is not None:
-            self.call("diffloom_step", step=self.step, record=record)
         if settings.sample_every and self.step % settings.sample_every == 0 and self.step < settings.steps:
             self.system.eval()
             with trainer.average.applied():
