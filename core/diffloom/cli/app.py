@@ -15,6 +15,7 @@ from diffloom.cli.checking import check
 from diffloom.cli.console import note
 from diffloom.cli.doctor import doctor
 from diffloom.cli.evaluating import evaluate
+from diffloom.cli.new_plugin import new_plugin
 from diffloom.cli.options import add
 from diffloom.cli.plotting import app as plot
 from diffloom.cli.sampling import sample
@@ -106,6 +107,7 @@ add(app, "show", show)
 add(app, "schema", schema)
 app.add_typer(plot, name="plot")
 add(app, "doctor", doctor)
+add(app, "new-plugin", new_plugin)
 
 
 def run(arguments: Sequence[str] | None = None) -> int:

@@ -1,0 +1,1 @@
+"""The components that `diffloom new-plugin` copies into a package, one module for each kind, as they are."""
