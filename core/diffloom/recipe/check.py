@@ -10,7 +10,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from diffloom_registry import Problem
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
@@ -28,6 +27,7 @@ from diffloom.recipe.recipe import Recipe
 from diffloom.sampler import State
 from diffloom.system import System, take, to_device
 from diffloom.task import Task
+from diffloom_registry import Problem
 
 _WEIGHTS_IN_TRAINING = 5  # weight, gradient, two moments, average
 _META = torch.device("meta")
