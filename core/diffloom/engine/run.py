@@ -12,7 +12,6 @@ A folder that already holds a run of the same recipe is gone on with; one of ano
 
 import json
 import os
-import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -28,20 +27,21 @@ from diffloom.conditioner import Batch
 from diffloom.data import Dataset
 from diffloom.engine import hooks as specs
 from diffloom.engine.evaluate import Evaluation
+from diffloom.engine.stopping import Stop, interruptible
+from diffloom.engine.trail import Trail
 from diffloom.engine.trainer import Trainer, fit
 from diffloom.errors import CheckpointError, DiffloomError, RecipeError
 from diffloom.metric import Metric
 from diffloom.recipe import lock
 from diffloom.recipe.build import Built, build
 from diffloom.recipe.recipe import Recipe
-from diffloom.sampler import Sampler, State
+from diffloom.sampler import Sampler
 from diffloom.system import System
 from diffloom_registry import Config
 from diffloom_registry.hooks import Hooks
 
 LOCK_FILE = "recipe.lock.yaml"
 EVALUATION_FILE = "evaluation.json"
-_FRAMES = 9
 
 
 class Run:
@@ -132,15 +132,13 @@ class Run:
             trainer.restore(saved[1])
         self.step = trainer.step
         if self.step < settings.steps:
-            with self._acting(main), _interruptible() as stopped:
+            with self._acting(main), interruptible() as stopped:
                 self._train(trainer, main, stopped)
             trainer.accelerator.wait_for_everyone()
-        with trainer.average.applied():
-            averaged = {name: t.detach().clone() for name, t in trainer.average.live.items()}
-        _assign(trainer.average.live, averaged)
+        _assign(trainer.average.live, trainer.average.copies)
         self.system.eval()
 
-    def _train(self, trainer: Trainer, main: bool, stopped: "_Stop") -> None:
+    def _train(self, trainer: Trainer, main: bool, stopped: Stop) -> None:
         settings = self.recipe.header.train
         for record in trainer.steps():
             self.step = trainer.step
@@ -208,7 +206,7 @@ class Run:
         numbers = list(seeds if seeds is not None else range(count or self.recipe.header.sample.count))
         asked = self.system.prompts(len(numbers)) if batch is None else batch
         answers: list[dict[str, Tensor]] = []
-        trail = _Trail(self.system)
+        trail = Trail(self.system)
         done = 0
         with self.system.observed(trail):
             for answer in self.system.stream(asked, numbers):
@@ -299,55 +297,6 @@ class Run:
 def _first_process() -> bool:
     """Tell whether this is the process that writes, of those that torchrun started; the only one otherwise."""
     return int(os.environ.get("RANK", "0")) == 0
-
-
-class _Trail:
-    """Keeps some states of the first batch's items on their way from noise to image."""
-
-    def __init__(self, system: System, items: int = 8) -> None:
-        self.system = system
-        self.items = items
-        self.frames: list[Tensor] = []
-        self.closed = False
-
-    def __call__(self, state: State) -> None:
-        if not self.closed:
-            self.frames.append(state.x[: self.items].detach().clone())
-
-    def pictures(self) -> Tensor:
-        """Return (frames, n, C, H, W) in [−1, 1], evenly chosen, the last one clean."""
-        chosen = torch.linspace(0, len(self.frames) - 1, min(_FRAMES, len(self.frames))).round().long()
-        with torch.inference_mode():
-            frames = [self.system.autoencoder.decode(self.frames[int(i)]).clamp(-1, 1).cpu() for i in chosen]
-        return torch.stack(frames)
-
-
-class _Stop:
-    """Whether the user asked to stop."""
-
-    asked = False
-
-
-@contextmanager
-def _interruptible() -> Iterator[_Stop]:
-    """Within the context the first Ctrl-C or SIGTERM asks to stop after the step at hand; a second stops at once."""
-    stop = _Stop()
-    kept = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, _frame: object) -> None:
-        stop.asked = True
-        signal.signal(number, kept[signal.Signals(number)])
-
-    try:
-        for number in kept:
-            signal.signal(number, ask)
-    except ValueError:  # not the main thread: signals are somebody else's business
-        kept = {}
-    try:
-        yield stop
-    finally:
-        for number, handler in kept.items():
-            signal.signal(number, handler)
 
 
 def _roles(tensors: Mapping[str, Tensor]) -> set[str]:
