@@ -48,7 +48,8 @@ class UNet(Denoiser):
         heads: Attention heads.
         head_width: Channels per head, instead of a number of heads.
         dropout: Probability, in the residual blocks.
-        groups: Most groups of a normalisation; the largest divisor of its width up to this is taken.
+        groups: Most groups of a normalisation; the largest divisor of its width up to this is taken that leaves
+            two channels to a group.
         eps: Added to the variance in a normalisation: 1e-6 in DDPM, 1e-5 in Improved DDPM.
         embedding: Of time: ddpm is [sin | cos], adm [cos | sin]. Pretrained weights know only one of them.
         scale_shift: Whether time scales and shifts the second normalisation, or is added before it.

@@ -9,8 +9,12 @@ from diffloom_nets.taps import Taps
 
 
 def group_count(channels: int, most: int = 32) -> int:
-    """Return the largest divisor of `channels` that is at most `most`: 32 for 128, 24 for 48, 1 for 37."""
-    return max(n for n in range(1, min(channels, most) + 1) if channels % n == 0)
+    """Return the largest divisor of `channels` up to `most` that leaves two channels to a group, or 1.
+
+    32 for 128, 24 for 48, 16 for 32, 1 for 37. A group of one channel would wipe out whatever is added to the
+    channel as a whole: the time.
+    """
+    return max((n for n in range(1, min(channels // 2, most) + 1) if channels % n == 0), default=1)
 
 
 class GroupNorm(nn.GroupNorm):
@@ -18,7 +22,7 @@ class GroupNorm(nn.GroupNorm):
 
     Args:
         channels: Of the map.
-        groups: Most groups; the largest divisor of `channels` up to it is taken.
+        groups: Most groups; see `group_count`.
         eps: Added to the variance.
     """
 

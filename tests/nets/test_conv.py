@@ -1,0 +1,187 @@
+"""Our convolution is torch's convolution, however it computes it."""
+
+import copy
+import pickle
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from diffloom_nets import Conv2d, winograd
+
+SHAPES = [  # in, out, kernel, stride, padding, height, width
+    (3, 8, 3, 1, 1, 12, 12),
+    (8, 8, 3, 2, 0, 13, 13),
+    (8, 8, 3, 2, 1, 12, 16),
+    (16, 24, 1, 1, 0, 8, 8),
+    (96, 96, 3, 1, 1, 16, 16),
+    (96, 128, 3, 1, 1, 18, 23),
+    (128, 96, 3, 1, 1, 8, 8),
+]
+
+
+def layer(inputs: int, outputs: int, kernel: int, stride: int, padding: int, *_: int) -> Conv2d:
+    torch.manual_seed(0)
+    return Conv2d(inputs, outputs, kernel, stride=stride, padding=padding).eval()
+
+
+def plain(conv: Conv2d, x: Tensor) -> Tensor:
+    bias = None if conv.bias is None else conv.bias.double()
+    return functional.conv2d(x.double(), conv.weight.double(), bias, conv.stride, conv.padding)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("batch", [1, 3])
+def test_inference_equals_the_plain_convolution(shape: tuple[int, ...], batch: int) -> None:
+    conv = layer(*shape)
+    x = torch.randn(batch, shape[0], *shape[5:])
+    with torch.inference_mode():
+        for _ in range(2):
+            assert torch.allclose(conv(x).double(), plain(conv, x), atol=1e-5)
+        other = torch.randn(batch + 1, shape[0], *(side + 4 for side in shape[5:]))
+        assert torch.allclose(conv(other).double(), plain(conv, other), atol=1e-5)
+    assert conv._prepared
+
+
+@pytest.mark.parametrize("shift", [1, 3])
+def test_silu_and_shift_come_along(shift: int) -> None:
+    conv, x = layer(*SHAPES[4]), torch.randn(3, 96, 16, 16)
+    move = torch.randn(shift, 96)
+    expected = plain(conv, functional.silu(x)) + move[:, :, None, None]
+    assert torch.allclose(conv(x, move, silu=True).double(), expected, atol=1e-5)
+    with torch.no_grad():
+        assert torch.allclose(conv(x.clone(), move, silu=True).double(), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+def test_bfloat16_stays_bfloat16(autocast: bool) -> None:
+    conv, x = layer(*SHAPES[4]), torch.randn(2, 96, 16, 16)
+    expected = plain(conv, x)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        out = conv(x) if autocast else conv.bfloat16()(x.bfloat16())
+    assert out.dtype == torch.bfloat16
+    assert (out - expected).norm() < 0.01 * expected.norm()
+
+
+def changed_in_place(conv: Conv2d) -> None:
+    with torch.no_grad():
+        conv.weight.mul_(-2)
+
+
+def changed_in_inference_mode(conv: Conv2d) -> None:
+    with torch.inference_mode():
+        conv.weight.mul_(-2)
+
+
+def loaded(conv: Conv2d) -> None:
+    conv.load_state_dict({name: -2 * value for name, value in conv.state_dict().items()})
+
+
+def assigned(conv: Conv2d) -> None:
+    conv.load_state_dict({name: -2 * value for name, value in conv.state_dict().items()}, assign=True)
+
+
+def replaced(conv: Conv2d) -> None:
+    conv.weight = torch.nn.Parameter(-2 * conv.weight.detach())
+
+
+def hidden(conv: Conv2d) -> None:
+    conv.weight.data.mul_(-2)
+    conv.eval()
+
+
+def trained(conv: Conv2d) -> None:
+    optimiser = torch.optim.Adam(conv.parameters(), lr=0.05, fused=True)
+    conv(torch.randn(1, conv.in_channels, 16, 16)).sum().backward()
+    optimiser.step()
+
+
+@pytest.mark.parametrize(
+    "change", [changed_in_place, changed_in_inference_mode, loaded, assigned, replaced, hidden, trained]
+)
+@pytest.mark.parametrize("shape", [SHAPES[4], SHAPES[6]])
+def test_changed_weights_are_seen(change: Callable[[Conv2d], None], shape: tuple[int, ...]) -> None:
+    conv, x = layer(*shape), torch.randn(1, shape[0], 16, 16)
+    with torch.no_grad():
+        before = conv(x)
+    change(conv)
+    with torch.no_grad():
+        assert torch.allclose(conv(x).double(), plain(conv, x), atol=1e-4)
+        assert not torch.allclose(conv(x), before, atol=1e-2)
+
+
+def test_what_is_prepared_is_neither_saved_nor_copied_nor_kept_for_training() -> None:
+    conv, x = layer(*SHAPES[4]), torch.randn(1, 96, 16, 16)
+    names = set(conv.state_dict())
+    with torch.no_grad():
+        conv(x)
+    assert conv._prepared
+    assert set(conv.state_dict()) == names == {"weight", "bias"}
+    for twin in (copy.deepcopy(conv), pickle.loads(pickle.dumps(conv))):
+        assert not twin._prepared
+        with torch.no_grad():
+            assert torch.equal(twin(x), conv(x))
+    conv(x)
+    assert not conv._prepared
+
+
+def test_tracers_and_counters_see_an_ordinary_convolution() -> None:
+    from torch.utils.flop_counter import FlopCounterMode
+
+    conv = layer(*SHAPES[4])
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        conv(torch.randn(1, 96, 16, 16))
+    assert counter.get_total_flops() == 2 * 96 * 96 * 9 * 256
+    meta = copy.deepcopy(conv).to("meta")
+    assert meta(torch.empty(2, 96, 16, 16, device="meta")).shape == (2, 96, 16, 16)
+    with torch.no_grad():
+        mapped = torch.vmap(conv)(torch.randn(2, 1, 96, 16, 16))
+    assert mapped.shape == (2, 1, 96, 16, 16)
+
+
+@pytest.mark.parametrize("size", [(16, 16), (7, 10)])
+def test_winograd_gradients_are_the_convolution_s(size: Any) -> None:
+    torch.manual_seed(0)
+    arguments = torch.randn(3, 8, *size), torch.randn(12, 8, 3, 3), torch.randn(12)
+    grad = torch.randn(3, 12, *size)
+
+    def run(convolve: Callable[..., Tensor], dtype: torch.dtype) -> list[Tensor]:
+        leaves = [a.to(dtype).requires_grad_() for a in arguments]
+        out = convolve(*leaves)
+        return [out, *torch.autograd.grad(out, leaves, grad.to(dtype))]
+
+    exact = run(lambda x, w, b: functional.conv2d(x, w, b, padding=1), torch.float64)
+    for ours, theirs in zip(run(winograd.convolve, torch.float32), exact, strict=True):
+        assert (ours - theirs).abs().max() < 1e-5 * theirs.std()
+
+
+def test_winograd_is_twice_differentiable() -> None:
+    x = torch.randn(1, 4, 8, 8, requires_grad=True)
+    weight = torch.randn(4, 4, 3, 3, requires_grad=True)
+
+    def penalty(convolve: Callable[..., Tensor]) -> Tensor:
+        (slope,) = torch.autograd.grad(convolve(x).square().sum(), x, create_graph=True)
+        return torch.autograd.grad(slope.square().sum(), weight)[0]
+
+    ours = penalty(lambda x: winograd.convolve(x, weight, None))
+    assert torch.allclose(ours, penalty(lambda x: functional.conv2d(x, weight, padding=1)), rtol=1e-3)
+
+
+def test_training_takes_winograd_when_it_is_large_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    real = winograd.convolve
+
+    def counted(*arguments: Any) -> Tensor:
+        taken.append(arguments)
+        return real(*arguments)
+
+    monkeypatch.setattr(winograd, "convolve", counted)
+    conv = layer(*SHAPES[4]).train()
+    conv(torch.randn(1, 96, 16, 16))
+    assert not taken
+    x = torch.randn(16, 96, 16, 16)
+    assert torch.allclose(conv(x).double(), plain(conv, x), atol=1e-5)
+    assert taken

@@ -1,0 +1,1 @@
+"""Two conditioners that tell a denoiser something through its taps."""
