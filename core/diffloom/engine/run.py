@@ -69,6 +69,7 @@ class Run:
         self.directory = directory or Path("runs") / recipe.header.name
         self.step = 0
         self._built: Built | None = None
+        self._new = False
         self.hooks = Hooks(project="diffloom", specs=specs, group="diffloom.hooks")
         unusable = self.hooks.enable(recipe.header.hooks if hooks is None else hooks)
         for name, plugin in (plugins or {}).items():
@@ -94,7 +95,7 @@ class Run:
         """The system and its data, built at the first use."""
         if self._built is None:
             self._built = build(self.recipe, runs=self.directory.parent)
-            if _first_process():
+            if self._new and _first_process():
                 lock.write(self.recipe, self.directory / LOCK_FILE, self._built.weights)
         return self._built
 
@@ -242,7 +243,10 @@ class Run:
             with self.system.sampled_by(self._make(config, Sampler) if config else self.system.sampler):
                 figures[name] = {key: v for metric in metrics for key, v in metric.measure(evaluation).items()}
         written = {name: {k: v if isfinite(v) else None for k, v in row.items()} for name, row in figures.items()}
-        checkpoint.write_json(self.directory / EVALUATION_FILE, {"step": self.step, "figures": written})
+        used = {"sampler": self.recipe.parts.get("sampler"), **self.recipe.samplers}
+        told = {name: config.resolved() for name, config in used.items() if config is not None}
+        record = {"step": self.step, "samplers": told, "figures": written}
+        checkpoint.write_json(self.directory / EVALUATION_FILE, record)
         self.call("diffloom_evaluated", figures=figures)
         return figures
 
@@ -290,6 +294,7 @@ class Run:
                 remedy="choose another with --out; nothing was changed",
             )
         else:
+            self._new = True
             self.directory.mkdir(parents=True, exist_ok=True)
             lock.write(self.recipe, file, {})
 
