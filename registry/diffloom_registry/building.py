@@ -48,9 +48,7 @@ class Builder:
             slot = config.slots[name]
             if self._provide(cls) is None and slot.default is MISSING and not slot.optional:
                 what = article(slot.kind or cls.__name__)
-                way = (
-                    f"give {dotted((*config.path, name))} as a mapping with 'type', or " if slot.kind else ""
-                )
+                way = f"give {dotted((*config.path, name))} as a mapping with 'type', or " if slot.kind else ""
                 yield Problem(
                     (*config.path, name),
                     f"the {config.kind} {config.name!r} needs {what} and nothing provides one",

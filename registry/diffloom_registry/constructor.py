@@ -133,9 +133,7 @@ def read(entry: Entry, cls: type, interface: type, parts: Parts) -> Component:
             default = MISSING if slot.default is MISSING else None
             definitions[f"p_{name}"] = (placeholder, _field(name, placeholder, default, slot.description))
     try:
-        model: type[BaseModel] = create_model(
-            cls.__name__, __config__=ConfigDict(extra="forbid"), **definitions
-        )
+        model: type[BaseModel] = create_model(cls.__name__, __config__=ConfigDict(extra="forbid"), **definitions)
         fields = Fields(model, {slot.name: str(slot.kind) for slot in slots.values() if slot.shape != "one"})
     except Exception as error:
         raise entry.broken("its parameters make no schema", got=_said(error)) from error
@@ -197,9 +195,7 @@ def _annotations(entry: Entry, definer: type, signature: Sequence[inspect.Parame
     return {parameter.name: hints[parameter.name] for parameter in signature}
 
 
-def _slot(
-    entry: Entry, name: str, annotation: object, default: object, description: str, parts: Parts
-) -> Slot | None:
+def _slot(entry: Entry, name: str, annotation: object, default: object, description: str, parts: Parts) -> Slot | None:
     """Return what part a parameter takes; ``None`` if it takes plain values."""
     bare, told = _bare(annotation)
     optional = False
@@ -221,9 +217,7 @@ def _slot(
         if near is not None:
             raise entry.broken(
                 f"parameter {name!r} of its constructor cannot be given by a recipe",
-                expected=_FORMS.format(near.__name__)
-                if near in parts.interfaces
-                else f"{near.__name__} by itself",
+                expected=_FORMS.format(near.__name__) if near in parts.interfaces else f"{near.__name__} by itself",
                 got=type_text(annotation),
             )
     return None
@@ -241,11 +235,7 @@ def _bare(annotation: object) -> tuple[object, str]:
     """Return an annotation without ``Annotated``, and the description that was in it."""
     if get_origin(annotation) is not Annotated:
         return annotation, ""
-    told = [
-        item.description
-        for item in get_args(annotation)[1:]
-        if isinstance(item, FieldInfo) and item.description
-    ]
+    told = [item.description for item in get_args(annotation)[1:] if isinstance(item, FieldInfo) and item.description]
     return get_args(annotation)[0], told[-1] if told else ""
 
 
@@ -295,6 +285,7 @@ def _verify(entry: Entry, name: str, annotation: object, default: object) -> Non
             f"the default of {where} is wrong",
             expected=describe(schema, schema.get("$defs", {})) or type_text(annotation),
             got=show(default),
+            remedy="correct the default, or its annotation",
         ) from error
 
 

@@ -81,9 +81,7 @@ class UnknownComponent(DiffloomError):  # noqa: N818  says what it is without "E
         elsewhere: Other kinds that do have the name.
     """
 
-    def __init__(
-        self, kind: str, name: str, *, installed: Iterable[str] = (), elsewhere: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, kind: str, name: str, *, installed: Iterable[str] = (), elsewhere: Iterable[str] = ()) -> None:
         self.kind = kind
         self.name = name
         self.installed = sorted(installed)

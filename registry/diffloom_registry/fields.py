@@ -54,9 +54,7 @@ class Fields:
                 part.update({inside: {"$ref": f"#/$defs/{kind}"} for inside in _INSIDE if inside in part})
         self.required: list[str] = self.schema.get("required", [])
 
-    def check(
-        self, data: Mapping[str, object], path: KeyPath, strict: bool
-    ) -> tuple[BaseModel | None, list[Problem]]:
+    def check(self, data: Mapping[str, object], path: KeyPath, strict: bool) -> tuple[BaseModel | None, list[Problem]]:
         """Validate data.
 
         Args:
@@ -86,9 +84,7 @@ class Fields:
             return None, [*problems, *self._problems(details, usable, path)]
         return (None, problems) if problems else (model, [])
 
-    def _problems(
-        self, details: Sequence[ErrorDetails], data: Mapping[str, object], path: KeyPath
-    ) -> list[Problem]:
+    def _problems(self, details: Sequence[ErrorDetails], data: Mapping[str, object], path: KeyPath) -> list[Problem]:
         """Translate pydantic's errors: one for a value, however many members of a union refused it."""
         places = [_place(detail, data) for detail in details]
         found: dict[KeyPath, Problem] = {}
@@ -117,9 +113,7 @@ class Fields:
             message, expected = str(detail.get("ctx", {}).get("error", detail["msg"])), ""
             got = got if place else None
         elif message == "unknown value" and isinstance(detail["input"], str):
-            near = nearest(
-                detail["input"], [choice for choice in schema.get("enum", ()) if isinstance(choice, str)]
-            )
+            near = nearest(detail["input"], [choice for choice in schema.get("enum", ()) if isinstance(choice, str)])
             remedy = did_you_mean(near) if near else None
         elif message == "wrong type" and not code.endswith(("_type", "_parsing", "_from_float")):
             message, expected = detail["msg"][:1].lower() + detail["msg"][1:], ""
@@ -140,12 +134,7 @@ def _place(detail: ErrorDetails, data: object) -> KeyPath:
     for index, step in enumerate(loc):
         if isinstance(data, Mapping) and (step in data or str(step) in {str(key) for key in data}):
             data = next(value for key, value in data.items() if str(key) == str(step))
-        elif (
-            isinstance(data, Sequence)
-            and not isinstance(data, str)
-            and isinstance(step, int)
-            and step < len(data)
-        ):
+        elif isinstance(data, Sequence) and not isinstance(data, str) and isinstance(step, int) and step < len(data):
             data = data[step]
         elif not (detail["type"] == "missing" and index == len(loc) - 1):
             continue

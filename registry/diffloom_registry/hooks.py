@@ -90,9 +90,7 @@ class Hooks:
             DiffloomError: If the name or the object is registered already.
         """
         if name in self._entries or self._manager.is_registered(plugin):
-            raise DiffloomError(
-                "registered already", where=f"hook plugin {name!r}", remedy="close the first one"
-            )
+            raise DiffloomError("registered already", where=f"hook plugin {name!r}", remedy="close the first one")
         self._act(plugin, Entry("hooks", name, getattr(plugin, "__name__", type(plugin).__name__)))
 
         def undo() -> None:
@@ -186,7 +184,7 @@ class Hooks:
 
     def _loaded(self, entry: Entry) -> object:
         began = time.perf_counter()
-        plugin = load(entry)
+        plugin = load(entry, self.project)
         self.load_seconds[entry] = time.perf_counter() - began
         if not isinstance(plugin, type):
             return plugin
@@ -194,7 +192,9 @@ class Hooks:
             made: object = plugin()
         except Exception as error:
             raise entry.broken(
-                "it cannot be made without arguments", got=f"{type(error).__name__}: {error}"
+                "it cannot be made without arguments",
+                got=f"{type(error).__name__}: {error}",
+                remedy=f"upgrade or uninstall {entry.distribution}, or tell its makers",
             ) from error
         return made
 
@@ -217,21 +217,18 @@ class Hooks:
                 "its hook functions do not fit the hooks",
                 expected=f"functions for {listed(self._hooks())}",
                 got=" ".join(line for line in said if not line.startswith("Plugin ")) or type(error).__name__,
+                remedy=f"it may be written for another version; upgrade or uninstall {entry.distribution}",
             ) from error
         callers = trial.get_hookcallers(plugin) or []
         if not callers:
             raise entry.broken(
                 "it has no hook functions",
                 expected=f"functions marked with pluggy.HookimplMarker({self.project!r})",
+                remedy=f"mark them; tell the makers of {entry.source}",
             )
         for caller in callers:
-            if any(
-                implementation.wrapper or implementation.hookwrapper
-                for implementation in caller.get_hookimpls()
-            ):
-                raise entry.broken(
-                    f"its function {caller.name} wraps the others, which would undo their isolation"
-                )
+            if any(implementation.wrapper or implementation.hookwrapper for implementation in caller.get_hookimpls()):
+                raise entry.broken(f"its function {caller.name} wraps the others, which would undo their isolation")
 
     def _caller(self, hook: str, arguments: Mapping[str, object]) -> pluggy.HookCaller:
         caller: pluggy.HookCaller | None = getattr(self._manager.hook, hook, None)
@@ -248,6 +245,11 @@ class Hooks:
 
     def _raised(self, implementation: pluggy.HookImpl, hook: str, error: Exception) -> BrokenPlugin:
         entry = self._entries[implementation.plugin_name]
-        broken = entry.broken(f"it failed in {hook}", got=f"{type(error).__name__}: {error}")
+        broken = entry.broken(
+            f"it failed in {hook}",
+            got=f"{type(error).__name__}: {error}",
+            remedy=f"leave {entry.name!r} out of the hooks"
+            + (f", or tell the makers of {entry.source}" if entry.distribution else ""),
+        )
         broken.__cause__ = error
         return broken

@@ -31,6 +31,7 @@ from diffloom_registry.errors import (
     nearest,
 )
 from diffloom_registry.fields import Fields
+from diffloom_registry.fitting import fit
 from diffloom_registry.kinds import Entry, Kind
 from diffloom_registry.loading import load, locate
 from diffloom_registry.override import Override
@@ -49,9 +50,7 @@ class Registry:
         services: ``package.module:Class`` of what a constructor may ask for beside components.
     """
 
-    def __init__(
-        self, kinds: Iterable[Kind], *, prefix: str = "diffloom", services: Iterable[str] = ()
-    ) -> None:
+    def __init__(self, kinds: Iterable[Kind], *, prefix: str = "diffloom", services: Iterable[str] = ()) -> None:
         self.kinds: Mapping[str, Kind] = MappingProxyType({kind.name: kind for kind in kinds})
         self.prefix = prefix
         self.services = tuple(services)
@@ -75,9 +74,7 @@ class Registry:
         added = {(component.entry.kind, component.entry.name): component.entry for component in self._added}
         found = [entry for entry in self._discovered.entries if (entry.kind, entry.name) not in added]
         found = [entry for entry in (*found, *added.values()) if entry.kind in kinds]
-        return sorted(
-            found, key=lambda entry: (kinds.index(entry.kind), entry.name, entry.distribution or "")
-        )
+        return sorted(found, key=lambda entry: (kinds.index(entry.kind), entry.name, entry.distribution or ""))
 
     def get(self, kind: str, name: str) -> type:
         """Load a component's class and verify it.
@@ -132,9 +129,7 @@ class Registry:
         extras = self.extras(kind)
         return [*own(component), *(common(extras) if extras else ())]
 
-    def validate(
-        self, kind: str, data: Mapping[str, object], *, path: KeyPath = (), strict: bool = True
-    ) -> Config:
+    def validate(self, kind: str, data: Mapping[str, object], *, path: KeyPath = (), strict: bool = True) -> Config:
         """Validate the configuration of a component and of all that are nested in it.
 
         Args:
@@ -185,9 +180,7 @@ class Registry:
         for key in params:
             if extras is not None and key in extras.properties:
                 remedy = "leave it out, or validate a recipe and instantiate it with what acts on such keys"
-                raise ConfigError(
-                    [Problem((key,), "a key of recipes, which nothing here acts on", remedy=remedy)]
-                )
+                raise ConfigError([Problem((key,), "a key of recipes, which nothing here acts on", remedy=remedy)])
         return self.instantiate(self.validate(kind, {**params, "type": name}, strict=False))
 
     def schema(self) -> Json:
@@ -202,9 +195,7 @@ class Registry:
                     named.append((name, self.component(kind, name)))
                 except DiffloomError:
                     continue
-        return schema.definitions(
-            components, {kind: self.extras(kind) for kind, named in components.items() if named}
-        )
+        return schema.definitions(components, {kind: self.extras(kind) for kind, named in components.items() if named})
 
     def broken(self) -> list[Broken]:
         """Load everything and return what cannot be used, and why."""
@@ -239,9 +230,7 @@ class Registry:
 
     @cached_property
     def _parts(self) -> Parts:
-        interfaces = {
-            self._core(kind.interface, f"kind {kind.name!r}"): kind.name for kind in self.kinds.values()
-        }
+        interfaces = {self._core(kind.interface, f"kind {kind.name!r}"): kind.name for kind in self.kinds.values()}
         return Parts(interfaces, frozenset(self._core(value, "a service") for value in self.services))
 
     def _kind(self, name: str) -> Kind:
@@ -305,11 +294,9 @@ class Registry:
 
     def _load(self, entry: Entry) -> Component:
         if entry not in self._loaded:
-            _ = (
-                self._parts
-            )  # what the program itself needs is imported first: it is no plugin's fault, nor its time
+            _ = self._parts  # what the program itself needs is imported first: it is no plugin's fault, nor its time
             began = time.perf_counter()
-            found = load(entry)
+            found = load(entry, self.prefix)
             self.load_seconds[entry] = time.perf_counter() - began
             self._loaded[entry] = self._verified(entry, found)
         return self._loaded[entry]
@@ -317,21 +304,8 @@ class Registry:
     def _verified(self, entry: Entry, cls: object) -> Component:
         """Check everything that a component promises by being published."""
         interface = self._core(self.kinds[entry.kind].interface, f"kind {entry.kind!r}")
-        if not isinstance(cls, type):
-            raise entry.broken(
-                "it is no class", expected=f"a subclass of {interface.__name__}", got=type(cls).__name__
-            )
-        if not issubclass(cls, interface):
-            bases = ", ".join(base.__name__ for base in cls.__bases__)
-            raise entry.broken(
-                "it has the wrong base class",
-                expected=f"a subclass of {self.kinds[entry.kind].interface}",
-                got=f"{cls.__name__}({bases})",
-            )
-        left = sorted(getattr(cls, "__abstractmethods__", ()))
-        if left:
-            raise entry.broken("abstract methods are left", got=listed(left), remedy="implement them")
-        component = read(entry, cls, interface, self._parts)
+        fitting = fit(entry, cls, interface, self._parts.interfaces)
+        component = read(entry, fitting, interface, self._parts)
         extras = self.extras(entry.kind)
         for key in component.annotations:
             if extras is not None and key in extras.properties:

@@ -9,9 +9,7 @@ from diffloom_registry.fields import Fields
 from diffloom_registry.wording import Json
 
 
-def definitions(
-    components: Mapping[str, Sequence[tuple[str, Component]]], extras: Mapping[str, Fields | None]
-) -> Json:
+def definitions(components: Mapping[str, Sequence[tuple[str, Component]]], extras: Mapping[str, Fields | None]) -> Json:
     """Return ``{"$defs": ...}`` with a definition for each kind, a ``oneOf`` over its components.
 
     Args:
@@ -70,8 +68,7 @@ def _hoisted(fields: Fields, prefix: str, found: Json) -> Json:
 def _renamed(schema: object, names: Mapping[str, str]) -> object:
     if isinstance(schema, dict):
         return {
-            key: names.get(value, value) if key == "$ref" else _renamed(value, names)
-            for key, value in schema.items()
+            key: names.get(value, value) if key == "$ref" else _renamed(value, names) for key, value in schema.items()
         }
     if isinstance(schema, list):
         return [_renamed(item, names) for item in schema]

@@ -73,9 +73,7 @@ class Validator:
             return None
         names = listed(self.names(kind))
         if "type" not in data:
-            self._add(
-                (*path, "type"), "missing", f"{article(kind)}, one of {names}" if names else article(kind)
-            )
+            self._add((*path, "type"), "missing", f"{article(kind)}, one of {names}" if names else article(kind))
             return None
         name = data["type"]
         if not isinstance(name, str):
@@ -101,9 +99,7 @@ class Validator:
             names = {f"p_{name}": name for name in fields.properties}
             values = {names[key]: value for key, value in model}
             told_none = {name for name in slots if name in values and told.get(name, MISSING) is None}
-            config.values = {
-                key: value for key, value in values.items() if key not in slots or key in told_none
-            }
+            config.values = {key: value for key, value in values.items() if key not in slots or key in told_none}
 
     def _single(self, config: Config, slot: Slot, told: Mapping[str, object]) -> None:
         """Validate a parameter that takes one part: nested here, or left to be injected."""

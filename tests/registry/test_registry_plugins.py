@@ -192,16 +192,12 @@ def test_a_recipe_that_asks_for_a_broken_plugin_is_told_with_the_cause(install: 
 
 def test_a_module_that_is_not_there(install: Install) -> None:
     install("acme", "[loomtest.sampler]\nbad = acme_gone.deep:Bad\n")
-    with pytest.raises(
-        BrokenPlugin, match="reinstall acme: its entry point names a module that is not there"
-    ):
+    with pytest.raises(BrokenPlugin, match="reinstall acme: its entry point names a module that is not there"):
         registry().get("sampler", "bad")
 
 
 def test_a_repaired_plugin_loads_at_the_next_try(install: Install) -> None:
-    folder = install(
-        "acme", "[loomtest.sampler]\ngood = acme_late:Good\n", acme_late="import acme_needed\n" + GOOD
-    )
+    folder = install("acme", "[loomtest.sampler]\ngood = acme_late:Good\n", acme_late="import acme_needed\n" + GOOD)
     found = registry()
     with pytest.raises(BrokenPlugin, match="install acme_needed"):
         found.get("sampler", "good")
@@ -236,9 +232,7 @@ def test_a_clash_names_both_and_can_be_decided(install: Install) -> None:
 
 
 def test_two_copies_of_one_distribution_count_once(install: Install) -> None:
-    install(
-        "acme", "[loomtest.sampler]\nold = acme_old:Good\ngood = acme_old:Good\n", version="1", acme_old=GOOD
-    )
+    install("acme", "[loomtest.sampler]\nold = acme_old:Good\ngood = acme_old:Good\n", version="1", acme_old=GOOD)
     install("Acme", "[loomtest.sampler]\ngood = acme_new:Good\n", version="2", acme_new=GOOD)
     (entry,) = registry().entries()
     assert (entry.value, entry.version) == ("acme_new:Good", "2")
@@ -277,9 +271,7 @@ def test_a_malformed_entry_point_is_quarantined(line: str, name: str, said: str,
 
 
 def test_a_misspelt_group_is_reported(install: Install) -> None:
-    install(
-        "acme", f"[loomtest.samplers]\ngood = {__name__}:Fine\n[loomtest.hooks]\nbar = a\n[else]\nx = y\n"
-    )
+    install("acme", f"[loomtest.samplers]\ngood = {__name__}:Fine\n[loomtest.hooks]\nbar = a\n[else]\nx = y\n")
     (broken,) = registry().broken()
     assert "unknown group 'loomtest.samplers'; did you mean 'loomtest.sampler'?" in str(broken.error)
 
@@ -307,9 +299,7 @@ def test_unknown_names_tell_what_there_is(install: Install) -> None:
     found = registry()
     with pytest.raises(UnknownComponent) as caught:
         found.get("sampler", "DDPN")
-    assert str(caught.value) == (
-        "there is no sampler named 'DDPN': expected one of ddim, ddpm; did you mean 'ddpm'?"
-    )
+    assert str(caught.value) == ("there is no sampler named 'DDPN': expected one of ddim, ddpm; did you mean 'ddpm'?")
     assert caught.value.nearest == ["ddpm"]
     with pytest.raises(UnknownComponent) as caught:
         found.get("schedule", "ddim")
@@ -321,8 +311,7 @@ def test_unknown_names_tell_what_there_is(install: Install) -> None:
     with pytest.raises(DiffloomError) as failed:
         found.names("samplr")
     assert str(failed.value) == (
-        "there is no kind of component named 'samplr': expected one of sampler, schedule; "
-        "did you mean 'sampler'?"
+        "there is no kind of component named 'samplr': expected one of sampler, schedule; did you mean 'sampler'?"
     )
 
 
@@ -366,9 +355,7 @@ def test_an_override_is_verified_first() -> None:
 
 def test_an_interface_that_cannot_be_imported() -> None:
     found = Registry([Kind("sampler", "nowhere_at_all:Sampler", "walks")], prefix="loomtest")
-    with pytest.raises(
-        DiffloomError, match="kind 'sampler': nowhere_at_all:Sampler cannot be imported: got Mod"
-    ):
+    with pytest.raises(DiffloomError, match="kind 'sampler': nowhere_at_all:Sampler cannot be imported: got Mod"):
         found.add("sampler", "x", Fine)
 
 
@@ -385,8 +372,6 @@ def test_two_hundred_entries_are_listed_in_milliseconds(install: Install) -> Non
 def test_the_registry_imports_no_torch() -> None:
     code = "import sys, diffloom_registry, diffloom_registry.hooks; sys.exit('torch' in sys.modules)"
     assert (
-        subprocess.run(
-            [sys.executable, "-c", code], check=False, env={"PYTHONPATH": ":".join(sys.path)}
-        ).returncode
+        subprocess.run([sys.executable, "-c", code], check=False, env={"PYTHONPATH": ":".join(sys.path)}).returncode
         == 0
     )

@@ -251,8 +251,7 @@ def test_all_problems_come_at_once() -> None:
     ]
     assert lines[1] == "denoiser.steps: missing: expected a list of transforms of length at least 1"
     assert lines[2] == (
-        "denoiser.inner.type: there is no denoiser named 'unnet': expected one of unet, wrap; "
-        "did you mean 'unet'?"
+        "denoiser.inner.type: there is no denoiser named 'unnet': expected one of unet, wrap; did you mean 'unet'?"
     )
     assert lines[3].endswith(
         "expected no such key, got a mapping with channels; leave 'space' out: the system provides it"
@@ -268,13 +267,9 @@ def test_all_problems_come_at_once() -> None:
 
 def test_the_number_of_nested_parts_is_bounded() -> None:
     (line,) = problems("denoiser", type="wrap", steps=[])
-    assert (
-        line == "steps: wrong length: expected a list of transforms of length at least 1, got an empty list"
-    )
+    assert line == "steps: wrong length: expected a list of transforms of length at least 1, got an empty list"
     (line,) = problems("denoiser", type="wrap", steps={"a": 1})
-    assert (
-        line == "steps: wrong type: expected a list of transforms of length at least 1, got a mapping with a"
-    )
+    assert line == "steps: wrong type: expected a list of transforms of length at least 1, got a mapping with a"
 
 
 def test_a_recipe_holds_no_objects_and_no_null_for_a_part_that_is_needed() -> None:
@@ -293,9 +288,7 @@ def test_a_recipe_holds_no_objects_and_no_null_for_a_part_that_is_needed() -> No
 def test_names_are_text_and_components_are_mappings() -> None:
     assert problems("transform", type=3) == ["type: wrong type: expected the name of a transform, got 3"]
     assert problems("transform", type="flip", axis="1") == ["axis: wrong type: expected an integer, got '1'"]
-    with pytest.raises(
-        ConfigError, match="t: wrong type: expected a mapping with 'type', a transform, got 'flip'"
-    ):
+    with pytest.raises(ConfigError, match="t: wrong type: expected a mapping with 'type', a transform, got 'flip'"):
         registry.validate("transform", "flip", path=("t",))  # type: ignore[arg-type]  # what a recipe may hold
     with pytest.raises(ConfigError, match=r"^1: unknown key|^\[1\]: unknown key"):
         registry.validate("transform", {"type": "flip", 1: 2})  # type: ignore[dict-item]  # what a recipe may hold
@@ -310,9 +303,7 @@ def test_a_nested_model_may_not_ignore_unknown_keys() -> None:
             pass
 
     Part.__init__.__annotations__["loose"] = Loose | None
-    with pytest.raises(
-        BrokenPlugin, match="'loose' of its constructor is a model that ignores unknown keys; set ext"
-    ):
+    with pytest.raises(BrokenPlugin, match="'loose' of its constructor is a model that ignores unknown keys; set ext"):
         registry.add("transform", "part", Part)
 
 
@@ -343,9 +334,7 @@ def test_recipes_hold_what_yaml_can_say() -> None:
     assert built.arguments.items() >= values.items()
 
 
-leaf = st.fixed_dictionaries({"type": st.just("flip")}, optional={"axis": st.integers()}) | st.just(
-    {"type": "plain"}
-)
+leaf = st.fixed_dictionaries({"type": st.just("flip")}, optional={"axis": st.integers()}) | st.just({"type": "plain"})
 unets = st.fixed_dictionaries(
     {"type": st.just("unet")},
     optional={
@@ -448,8 +437,7 @@ def test_what_nothing_provides_is_told_before_anything_is_built() -> None:
     assert Counted.made == 0
     assert [problem.path for problem in caught.value.problems] == [("d", "space"), ("d", "other", "space")]
     assert caught.value.problems[0].text() == (
-        "d.space: the denoiser 'wrap' needs a Space and nothing provides one; "
-        "build it in a system that has a Space"
+        "d.space: the denoiser 'wrap' needs a Space and nothing provides one; build it in a system that has a Space"
     )
     with pytest.raises(
         ConfigError, match=r"d.inner: .* needs a denoiser .*; give d.inner as a mapping with 'type', or"
@@ -524,9 +512,7 @@ def test_a_constructor_that_raises_is_named() -> None:
     with pytest.raises(ConfigError, match="denoiser 'unet' refuses these values: 13 is unlucky") as refused:
         registry.build("denoiser", "unet", channels=13)
     assert isinstance(refused.value.__cause__, ValueError)
-    with pytest.raises(
-        DiffloomError, match="its constructor failed: got RuntimeError: no such luck"
-    ) as failed:
+    with pytest.raises(DiffloomError, match="its constructor failed: got RuntimeError: no such luck") as failed:
         registry.instantiate(registry.validate("denoiser", {"type": "unet", "channels": 14}, path=("d",)))
     assert str(failed.value).startswith(f"d: denoiser 'unet' from this process ({__name__}:UNet): ")
     assert isinstance(failed.value.__cause__, RuntimeError)
@@ -564,9 +550,7 @@ def test_a_parameter_may_not_shadow_a_common_key() -> None:
         def __init__(self, *, weights: int = 1) -> None:
             pass
 
-    with pytest.raises(
-        BrokenPlugin, match="parameter 'weights' of its constructor is a key that every denoiser has"
-    ):
+    with pytest.raises(BrokenPlugin, match="parameter 'weights' of its constructor is a key that every denoiser has"):
         registry.add("denoiser", "heavy", Heavy)
 
 
