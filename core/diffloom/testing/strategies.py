@@ -33,8 +33,8 @@ class Tabled(Schedule):
 
     def __repr__(self) -> str:
         """Return the table in short, for hypothesis to print."""
-        alpha, sigma = (column.tolist() for column in self._table)
-        return f"Tabled(alpha={alpha}, sigma={sigma})"
+        alpha, sigma = (", ".join(f"{value:.6g}" for value in column.tolist()) for column in self._table)
+        return f"Tabled(alpha=[{alpha}], sigma=[{sigma}])"
 
 
 @st.composite

@@ -1,10 +1,13 @@
 """A contract is a class whose methods `check_…` are the checks; each takes a builder of the component under test."""
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import torch
+from hypothesis import HealthCheck, Phase, Verbosity, given, settings
+from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
 Make = Callable[..., Any]
@@ -15,6 +18,19 @@ Status = Literal["passed", "failed", "not applicable", "expected failure"]
 
 class NotApplicable(Exception):  # noqa: N818  # not an error: the check has nothing to say about this component
     """A component does not declare what a check is about; the message says what that is."""
+
+
+class Falsified(AssertionError):
+    """A law that should hold for all of something does not.
+
+    Attributes:
+        reason: What is wrong.
+        example: The smallest example that hypothesis found, as `name = value` separated by commas.
+    """
+
+    def __init__(self, reason: str, example: str) -> None:
+        super().__init__(f"{reason} (smallest example: {example})")
+        self.reason, self.example = reason, example
 
 
 @dataclass(frozen=True)
@@ -41,11 +57,13 @@ class Outcome:
         check: Its name.
         status: What happened.
         message: Why, where it did not pass.
+        example: The smallest failing example, where the check draws examples.
     """
 
     check: str
     status: Status
     message: str = ""
+    example: str = ""
 
 
 @dataclass(frozen=True)
@@ -83,7 +101,9 @@ class Case:
         except Exception as error:  # noqa: BLE001  # a component's own code may raise anything
             if self.expected_failure is not None:
                 return Outcome(self.check.name, "expected failure", self.expected_failure)
-            return Outcome(self.check.name, "failed", f"{self.check.law}: {type(error).__name__}: {error}")
+            example = error.example if isinstance(error, Falsified) else ""
+            said = error.reason if isinstance(error, Falsified) else described(error)
+            return Outcome(self.check.name, "failed", f"{self.check.law}: {said}", example)
         if self.expected_failure is not None:
             message = f"it passed, and was expected to fail: {self.expected_failure}"
             return Outcome(self.check.name, "failed", message)
@@ -111,6 +131,53 @@ class Contract:
                 law = (method.__doc__ or name).strip().splitlines()[0].rstrip(".")
                 found.append(Check(name.removeprefix("check_").replace("_", "-"), law, method))
         return found
+
+
+def for_all(law: Callable[..., None], drawn: SearchStrategy[dict[str, Any]], *, examples: int = 25) -> None:
+    """Try a law on drawn examples, the same ones every time.
+
+    Args:
+        law: Called with what was drawn as keyword arguments; raises where it does not hold.
+        drawn: Draws the law's arguments, as `hypothesis.strategies.fixed_dictionaries` does.
+        examples: How many are tried.
+
+    Raises:
+        Falsified: Where the law fails, with the smallest example that was found.
+    """
+    last: dict[str, Any] = {}
+
+    @settings(
+        max_examples=examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        report_multiple_bugs=False,
+        verbosity=Verbosity.quiet,
+        phases=(Phase.generate, Phase.shrink),
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(drawn)
+    def tried(values: dict[str, Any]) -> None:
+        last.clear()  # the last example that is tried is the smallest
+        last.update(values)
+        law(**values)
+
+    try:
+        tried()
+    except NotApplicable:
+        raise
+    except Exception as error:
+        raise Falsified(described(error), ", ".join(f"{name} = {value!r}" for name, value in last.items())) from error
+
+
+def described(error: Exception) -> str:
+    """Return what an error says: a broken law's own words, or the error with its class."""
+    return str(error) if isinstance(error, AssertionError) else f"{type(error).__name__}: {error}"
+
+
+def takes(part: object, name: str) -> bool:
+    """Tell whether a component's constructor has a parameter of this name."""
+    return name in inspect.signature(type(part)).parameters
 
 
 def require(condition: bool, message: str) -> None:

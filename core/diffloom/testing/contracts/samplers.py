@@ -2,10 +2,11 @@
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
 from diffloom.errors import IncompatibleParts
@@ -14,9 +15,9 @@ from diffloom.noise import Noise
 from diffloom.path import from_log_snr
 from diffloom.sampler import Sampler, State
 from diffloom.schedule import Schedule
-from diffloom.testing.contracts.base import Contract, Make, applies, close, equal, require
+from diffloom.testing.contracts.base import Contract, Make, applies, close, equal, for_all, require
 from diffloom.testing.oracles import DiagonalGaussian, PointMass
-from diffloom.testing.strategies import Tabled
+from diffloom.testing.strategies import Tabled, schedules
 
 
 def paths(steps: int = 24, edge: float = 8.0) -> Iterator[tuple[str, Schedule]]:
@@ -43,15 +44,15 @@ class SamplerContract(Contract):
 
     def check_grid_has_exactly_n_levels(self, make: Make) -> None:
         """For every T and n ≤ T the grid has n strictly descending levels and then clean data."""
-        for steps in (1, 2, 5, 24):
-            for name, schedule in paths(steps):
-                for count in {1, 2, 3, steps // 2, steps} & set(range(1, steps + 1)):
-                    grid = make(steps=count).grid(schedule)
-                    where = f"T = {steps}, n = {count}, {name}"
-                    require(len(grid) == count, f"{where}: {len(grid)} levels")
-                    require(bool((grid.t.diff() < 0).all()), f"{where}: times do not descend")
-                    require(float(grid.t[0]) <= steps - 1 and float(grid.t[-1]) >= 0, f"{where}: outside")
-                    require(grid.levels[-1].sigma == 0, f"{where}: the end is not clean")
+
+        def law(schedule: Schedule, n: int) -> None:
+            grid = make(steps=n).grid(schedule)
+            require(len(grid) == n, f"there are {len(grid)} levels")
+            require(bool((grid.t.diff() < 0).all()), f"times do not descend: {grid.t.tolist()}")
+            require(float(grid.t[0]) <= schedule.steps - 1 and float(grid.t[-1]) >= 0, "a time is outside")
+            require(grid.levels[-1].sigma == 0, "the end is not clean")
+
+        _walks(law)
 
     def check_more_steps_than_levels_are_refused(self, make: Make) -> None:
         """N > T is refused with IncompatibleParts, before anything is sampled."""
@@ -64,11 +65,13 @@ class SamplerContract(Contract):
 
     def check_point_is_found(self, make: Make) -> None:
         """Data that are always the same are found exactly, with any number of steps, on every path."""
-        for name, schedule in paths():
-            for count in (1, 2, 7, schedule.steps):
-                sampler: Sampler = make(steps=count)
-                x = sampler.sample(PointMass(schedule, 0.7), schedule, begin(sampler, schedule), Noise(range(3)))
-                close(x, torch.full_like(x, 0.7), 1e-9, f"{name}, n = {count}")
+
+        def law(schedule: Schedule, n: int) -> None:
+            sampler: Sampler = make(steps=n)
+            x = sampler.sample(PointMass(schedule, 0.7), schedule, begin(sampler, schedule), Noise(range(3)))
+            close(x, torch.full_like(x, 0.7), 1e-9, "what is found and the point")
+
+        _walks(law)
 
     def check_gaussian_data_keep_their_moments(self, make: Make) -> None:
         """Gaussian data come out with about their mean and standard deviation."""
@@ -99,8 +102,9 @@ class SamplerContract(Contract):
 
     def check_step_is_pure(self, make: Make) -> None:
         """A step changes neither state nor sampler, and equal calls give equal states."""
-        for name, schedule in paths():
-            sampler: Sampler = make(steps=8)
+
+        def law(schedule: Schedule, n: int) -> None:
+            sampler: Sampler = make(steps=n)
             before = copy.deepcopy(vars(sampler))
             grid, oracle = sampler.grid(schedule), DiagonalGaussian(schedule, 0.3, 0.5)
             state = State(begin(sampler, schedule), 0)
@@ -109,35 +113,43 @@ class SamplerContract(Contract):
                 after = sampler.step(oracle, schedule, grid, state, Noise(range(3)))
                 again = sampler.step(oracle, schedule, grid, state, Noise(range(3)))
                 for key, value in state.to_tensors().items():
-                    equal(value, kept[key], f"{name}: {key} of the state given")
+                    equal(value, kept[key], f"{key} of the state given")
                 for key, value in after.to_tensors().items():
-                    equal(again.to_tensors()[key], value, f"{name}: {key} of two equal calls")
-                require(after.index == state.index + 1, f"{name}: the index did not move by one")
+                    equal(again.to_tensors()[key], value, f"{key} of two equal calls")
+                require(after.index == state.index + 1, "the index did not move by one")
                 state = after
-            require(vars(sampler) == before, f"{name}: the sampler changed itself")
+            require(vars(sampler) == before, "the sampler changed itself")
+
+        _walks(law, examples=8)
 
     def check_resuming_is_bit_equal(self, make: Make) -> None:
         """Stopping after any step, writing the state as plain tensors and going on changes nothing."""
-        for name, schedule in paths():
-            sampler: Sampler = make(steps=8)
+
+        def law(schedule: Schedule, n: int) -> None:
+            sampler: Sampler = make(steps=n)
             states: list[State] = []
             oracle, noise = DiagonalGaussian(schedule, 0.3, 0.5), Noise(range(3))
             x0 = sampler.sample(oracle, schedule, begin(sampler, schedule), noise, states.append)
             for state in states:
                 saved = {key: value.clone() for key, value in state.to_tensors().items()}
-                resumed = make(steps=8).sample(oracle, schedule, State.from_tensors(saved), Noise(range(3)))
-                equal(resumed, x0, f"{name}: resumed after step {state.index}")
+                resumed = make(steps=n).sample(oracle, schedule, State.from_tensors(saved), Noise(range(3)))
+                equal(resumed, x0, f"resumed after step {state.index}")
+
+        _walks(law, examples=8)
 
     def check_items_do_not_depend_on_their_batch(self, make: Make) -> None:
         """An item of a batch is the item that its seed gives alone."""
-        for name, schedule in paths():
-            sampler: Sampler = make(steps=8)
+
+        def law(schedule: Schedule, n: int) -> None:
+            sampler: Sampler = make(steps=n)
             oracle = DiagonalGaussian(schedule, 0.3, 0.5)
             x_T = begin(sampler, schedule)  # noqa: N806  # the papers' name
             together = sampler.sample(oracle, schedule, x_T, Noise(range(3)))
             for i in range(3):
                 alone = sampler.sample(oracle, schedule, x_T[i : i + 1], Noise([i]))
-                close(together[i : i + 1], alone, 1e-12, f"{name}: item {i}")
+                close(together[i : i + 1], alone, 1e-12, f"item {i}")
+
+        _walks(law, examples=8)
 
     def check_noise_is_drawn_only_if_declared(self, make: Make) -> None:
         """A sampler that is not stochastic runs without noise; one that is gives other data for other seeds."""
@@ -180,3 +192,12 @@ class _Rounded(Noise):
 
 def _even(steps: int) -> tuple[Tensor, Tensor]:
     return from_log_snr(torch.linspace(9.0, -9.0, steps, dtype=torch.float64), "vp")
+
+
+def _walks(law: Callable[[Schedule, int], None], examples: int = 25) -> None:
+    """Try a law of (schedule, n) on schedules of every family and all numbers of steps that fit."""
+
+    drawn = schedules(max_steps=10).flatmap(
+        lambda schedule: st.fixed_dictionaries({"schedule": st.just(schedule), "n": st.integers(1, schedule.steps)})
+    )
+    for_all(law, drawn, examples=examples)

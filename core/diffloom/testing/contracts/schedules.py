@@ -4,9 +4,12 @@ import pickle
 from typing import ClassVar
 
 import torch
+from hypothesis import strategies as st
 
+from diffloom.errors import IncompatibleParts
 from diffloom.schedule import Schedule
-from diffloom.testing.contracts.base import Contract, Make, close, equal, require
+from diffloom.testing.contracts.base import Contract, Make, applies, close, equal, for_all, require, takes
+from diffloom.testing.strategies import timesteps
 
 
 class ScheduleContract(Contract):
@@ -19,6 +22,20 @@ class ScheduleContract(Contract):
         schedule: Schedule = make()
         schedule.alpha(0)  # validates
         require(bool((schedule.log_snr(torch.arange(-1, schedule.steps)).diff() < 0).all()), "log-SNR rises")
+
+    def check_any_number_of_levels(self, make: Make) -> None:
+        """The table is right for every T, or refused with IncompatibleParts."""
+        applies(takes(make(), "steps"), "it takes no `steps`")
+
+        def law(steps: int) -> None:
+            try:
+                schedule: Schedule = make(steps=steps)
+                schedule.alpha(0)  # validates
+            except IncompatibleParts:
+                return
+            require(schedule.steps == steps, f"it has {schedule.steps} levels")
+
+        for_all(law, st.fixed_dictionaries({"steps": st.integers(1, 64)}), examples=15)
 
     def check_repeatable(self, make: Make) -> None:
         """The table is the same whenever and wherever it is asked for."""
@@ -64,3 +81,23 @@ class ScheduleContract(Contract):
         close(of_x0.mean + of_x_t * schedule.alpha(t), schedule.alpha(s), 1e-10, "mean")
         variance = of_x_t**2 * schedule.sigma(t) ** 2 + of_x0.variance
         close(variance, schedule.sigma(s) ** 2, 1e-9, "variance")
+
+    def check_posterior_is_bayes_rule(self, make: Make) -> None:
+        """q(x_s | x_t, x_0) is q(x_t | x_s) q(x_s | x_0) with precisions added, at real times too."""
+        schedule: Schedule = make()
+        x_t, x0 = torch.tensor([-0.7]).double(), torch.tensor([0.4]).double()
+
+        def law(s: float, t: float) -> None:
+            s, t = min(s, t), max(s, t)
+            if t - s < 1e-3:
+                return
+            ratio, variance = schedule.transition(t, s)
+            prior, step = 1 / schedule.sigma(s) ** 2, ratio / variance
+            precision = prior + ratio * step
+            got = schedule.posterior(x_t, x0, t, s)
+            close(got.variance * precision, torch.ones(()).double(), 1e-6, "variance and 1/precision")
+            mean = (prior * schedule.alpha(s) * x0 + step * x_t) / precision
+            close(got.mean, mean, 1e-6, "mean")
+
+        time = timesteps(schedule)
+        for_all(law, st.fixed_dictionaries({"s": time, "t": time}))
