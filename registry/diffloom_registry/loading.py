@@ -5,6 +5,9 @@ from __future__ import annotations
 import importlib
 import re
 from importlib import metadata
+from importlib.machinery import PathFinder
+from importlib.util import find_spec
+from pathlib import Path
 
 from diffloom_registry.errors import nearest
 from diffloom_registry.kinds import Entry
@@ -44,6 +47,22 @@ def load(entry: Entry, program: str) -> object:
             got=f"{type(error).__name__}: {error}",
             remedy=_remedy(entry, error, program),
         ) from error
+
+
+def mentions(module: str, text: str) -> bool:
+    """Tell whether a module's source has a text, without importing it; true where there is no source to read."""
+    head, *rest = module.split(".")
+    try:
+        spec = find_spec(head)
+        for end in range(len(rest)):
+            if spec is None or spec.submodule_search_locations is None:
+                return True
+            spec = PathFinder.find_spec(".".join((head, *rest[: end + 1])), list(spec.submodule_search_locations))
+        if spec is None or spec.origin is None:
+            return True
+        return text in Path(spec.origin).read_text(encoding="utf-8")
+    except (ImportError, OSError, ValueError):
+        return True
 
 
 def _remedy(entry: Entry, error: BaseException, program: str) -> str:

@@ -1,8 +1,9 @@
 """Hooks: what happens around a run, as opposed to the parts that it is made of.
 
 A plugin publishes an object with any of these functions under the entry-point group `diffloom.hooks`. A recipe names
-the ones it wants under `hooks`; without that key the built-in ones act. `diffloom_commands` alone is called for every
-installed plugin, since a new verb acts on nothing.
+the ones it wants under `hooks`; without that key the built-in ones act. Two alone are called for every installed
+plugin: `diffloom_commands`, since a new verb acts on nothing, and `diffloom_migrate`, without which an old recipe could
+not be read. Both must stand in the module that the entry point names.
 """
 
 from pathlib import Path
@@ -12,6 +13,7 @@ import pluggy
 
 if TYPE_CHECKING:
     from diffloom.engine.run import Run
+    from diffloom.recipe.migrate import OldRecipe
 
 spec = pluggy.HookspecMarker("diffloom")
 hook = pluggy.HookimplMarker("diffloom")
@@ -60,3 +62,8 @@ def diffloom_run_finished(run: "Run") -> None:
 @spec
 def diffloom_commands(app: Any) -> None:
     """Called when the command line starts; `app` is the typer application to add verbs to."""
+
+
+@spec
+def diffloom_migrate(recipe: "OldRecipe") -> None:
+    """Called when a recipe was read, before it is checked: turns old keys of the plugin's components into new ones."""

@@ -34,7 +34,7 @@ from diffloom.errors import CheckpointError, DiffloomError, RecipeError
 from diffloom.metric import Metric
 from diffloom.recipe import lock
 from diffloom.recipe.build import Built, build
-from diffloom.recipe.recipe import Recipe
+from diffloom.recipe.recipe import Recipe, load
 from diffloom.sampler import Sampler
 from diffloom.system import System
 from diffloom_registry import Config
@@ -70,6 +70,7 @@ class Run:
         self.step = 0
         self._built: Built | None = None
         self._new = False
+        self._drift: list[str] = lock.drift(recipe)
         self.hooks = Hooks(project="diffloom", specs=specs, group="diffloom.hooks")
         unusable = self.hooks.enable(recipe.header.hooks if hooks is None else hooks)
         for name, plugin in (plugins or {}).items():
@@ -81,8 +82,6 @@ class Run:
     @classmethod
     def of(cls, directory: Path, **changes: Any) -> "Run":
         """Return the run that a folder holds, to sample or judge it again; RecipeError where it holds none."""
-        from diffloom.recipe.recipe import load
-
         file = directory / LOCK_FILE
         if not file.is_file():
             raise RecipeError(f"{directory} holds no run", expected=f"the file {file}", remedy="train a recipe first")
@@ -124,6 +123,8 @@ class Run:
     def train(self) -> None:
         """Train from the newest sound checkpoint, or from the start, to the recipe's last step."""
         settings = self.recipe.header.train
+        for difference in self._drift:
+            self.message(f"not what the run was made with: {difference}")
         trainer = Trainer(
             self.system, self.dataset, settings, seed=self.recipe.header.seed, device=self.recipe.header.device
         )
@@ -288,6 +289,7 @@ class Run:
             return
         if file.is_file():
             lock.same(self.recipe, file)
+            self._drift = list(dict.fromkeys([*self._drift, *lock.drift(load(file))]))
         elif self.directory.is_dir() and any(self.directory.iterdir()):
             raise RecipeError(
                 f"the folder {self.directory} holds other things",

@@ -11,8 +11,8 @@ from ruamel.yaml import YAML
 
 from diffloom.checkpoint import write_text
 from diffloom.errors import RecipeError
-from diffloom.recipe.recipe import LOCK, Recipe
-from diffloom.recipe.source import read, walk
+from diffloom.recipe.recipe import LOCK, Recipe, gather
+from diffloom.recipe.source import walk
 
 _HEAD = "# Written by diffloom: this file reruns the run. Change the recipe, not this.\n"
 
@@ -52,7 +52,7 @@ def write(recipe: Recipe, file: Path, weights: Mapping[str, str]) -> None:
 
 def same(recipe: Recipe, file: Path) -> None:
     """Raise RecipeError, naming every difference, unless a lock file is of this very recipe."""
-    there = {k: v for k, v in read(file).data.items() if k != LOCK}
+    there = {k: v for k, v in gather(file).data.items() if k != LOCK}
     here = recipe.resolved()
     changed = differences(there, here)
     if changed:
@@ -73,13 +73,18 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> list[str]:
 
 
 def drift(recipe: Recipe) -> list[str]:
-    """Return what differs between the versions that a lock file records and those installed now."""
+    """Return what differs between what the lock file that a recipe was read from records, and what is installed now.
+
+    Versions come first, `place: old → new`; then the values that only the versions installed now have.
+    """
     recorded = recipe.source.data.get(LOCK)
     if not isinstance(recorded, Mapping):
         return []
     now = {"diffloom": version("diffloom"), "torch": version("torch"), **versions(recipe)}
     was = {"diffloom": recorded.get("diffloom"), "torch": recorded.get("torch"), **(recorded.get("components") or {})}
-    return [f"{name}: {was[name]} → {now[name]}" for name in was if name in now and was[name] != now[name]]
+    changed = [f"{name}: {was[name]} → {now[name]}" for name in was if name in now and was[name] != now[name]]
+    old = {key: value for key, value in recipe.source.data.items() if key != LOCK}
+    return changed + differences(old, recipe.resolved())
 
 
 def _leaves(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from diffloom.errors import RecipeError
 from diffloom.kinds import registry as installed
+from diffloom.recipe.migrate import migrate
 from diffloom.recipe.settings import HOOKS, EvalSettings, Precision, SampleSettings, Settings, TrainSettings
 from diffloom.recipe.source import KeyPath, Source, override, read, setting
 from diffloom_registry import Config, ConfigError, Problem, Registry
@@ -140,7 +141,7 @@ def load(
 
 
 def gather(*paths: str | Path, overrides: Mapping[str, object] | None = None, settings: Sequence[str] = ()) -> Source:
-    """Return what files, settings and overrides say together, like `load`, without judging it.
+    """Return what files, settings and overrides say together, like `load`, without judging it; old keys made new.
 
     Raises:
         RecipeError: Where a file or a setting cannot be read.
@@ -152,7 +153,7 @@ def gather(*paths: str | Path, overrides: Mapping[str, object] | None = None, se
         source.merge(setting(text))
     for path, value in (overrides or {}).items():
         source.merge(override(path.split("."), value, f"override {path}"))
-    return source
+    return migrate(source)
 
 
 def shipped() -> dict[str, Path]:
