@@ -3,12 +3,13 @@
 import json
 from pathlib import Path
 
-import diffloom
 import pytest
+from PIL import Image
+
+import diffloom
 from diffloom import Run
 from diffloom.recipe.recipe import shipped
 from diffloom.recipe.schema import recipe_schema
-from PIL import Image
 
 RECIPES = sorted(shipped())
 
