@@ -267,7 +267,7 @@ class System(nn.Module):
                 f"nothing says what to sample: the conditioners need {', '.join(needs)}",
                 remedy=f"pass batch={{'{needs[0]}': …}}",
             )
-        return {}
+        return {"item": torch.arange(count)}
 
     # --- inside ------------------------------------------------------------------------------------------------
 
@@ -344,12 +344,15 @@ def take(batch: Batch, part: slice) -> Batch:
 
 
 def dataset_prompts(dataset: "Dataset", needs: Iterable[str]) -> Callable[[int], Batch]:
-    """Return a maker of prompts: classes in turn where only labels are needed, else samples of the data set."""
+    """Return a maker of prompts: classes in turn where only labels are needed, else samples of the data set.
+
+    Where nothing is needed, `item` numbers the batch, so that every batch holds a tensor that knows its length.
+    """
     keys = sorted(set(needs))
 
     def prompts(count: int) -> Batch:
         if not keys:
-            return {}
+            return {"item": torch.arange(count)}
         if keys == ["label"] and dataset.classes:
             return {"label": torch.arange(count) % len(dataset.classes)}
         from diffloom.data import collate
