@@ -114,7 +114,7 @@ def files(plugin: str, package: str, kinds: Sequence[str]) -> dict[str, str]:
         ),
         "components": "\n".join(f"| `{kind}` | `{name}` | {PARTS[kind].summary} |" for kind, name in published.items()),
         "kinds": listed(list(kinds)),
-        "tests": "".join(_test(kind, name) for kind, name in published.items() if kind != "metric"),
+        "tests": "".join(_test(kind, name) for kind, name in published.items()),
         "first": next(f"{kind}/{name}" for kind, name in published.items()),
     }
     found = {
