@@ -69,7 +69,8 @@ class Sampler(ABC):
     sampling.
 
     Attributes:
-        order: Claimed order of convergence towards the exact flow as steps double; the test kit measures it.
+        order: Claimed order of convergence as steps double, towards the exact flow or, with noise drawn, the exact
+            distribution; the test kit measures it.
         stochastic: Whether steps draw noise, so that `noise` must be given.
     """
 

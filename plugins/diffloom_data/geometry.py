@@ -6,7 +6,7 @@ Law: image, mask and whatever else shows the scene stay aligned, and so does the
 from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -87,6 +87,8 @@ class Resize(Geometry):
         also: Further keys that show the scene.
     """
 
+    examples: ClassVar = tuple({"size": 8, "fit": fit} for fit in ("cover", "stretch", "shorter"))
+
     def __init__(
         self,
         *,
@@ -128,6 +130,8 @@ class Crop(Geometry):
             is this many times smaller.
         also: Further keys that show the scene.
     """
+
+    examples: ClassVar = ({"size": 8}, {"size": 8, "position": "centre"})
 
     def __init__(
         self,

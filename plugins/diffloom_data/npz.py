@@ -39,6 +39,14 @@ class Npz(Dataset):
         transforms: Applied in order to every sample.
     """
 
+    @staticmethod
+    def examples(folder: Path) -> tuple[dict[str, str], ...]:
+        """Return an archive of grey images in one layout and one of coloured ones in another."""
+        levels = np.arange(6 * 3 * 8 * 8, dtype=np.uint8)
+        file, label = str(folder / "images.npz"), np.arange(6) % 2
+        np.savez(file, image=levels.reshape(6, 3, 8, 8), grey=levels[: 6 * 8 * 8].reshape(6, 8, 8), label=label)
+        return {"path": file, "label": "label"}, {"path": file, "image": "grey", "layout": "NHW"}
+
     def __init__(
         self,
         *,

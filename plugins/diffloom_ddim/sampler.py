@@ -8,7 +8,7 @@ the formulas hold on every path and at both ends: SNR is infinite at clean data 
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -22,6 +22,8 @@ from diffloom.schedule import Schedule
 @dataclass(kw_only=True, eq=False)
 class DDIM(Sampler):
     """DDIM's sampler; the ODE solver of first order when η = 0."""
+
+    examples: ClassVar[tuple[dict[str, object], ...]] = ({}, {"eta": 1.0}, {"noise": "large", "spacing": "karras"})
 
     eta: Annotated[float, Field(ge=0, description="η: 0 is deterministic, 1 is ancestral sampling")] = 0.0
     noise: Annotated[

@@ -7,7 +7,7 @@ draws nothing.
 
 import math
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -31,6 +31,8 @@ class Ancestral(Sampler):
     β (right for standard normal data; wants many steps), `learned-range` lies between, where the network's
     second half of channels says (Nichol & Dhariwal 2021, eq. 15).
     """
+
+    examples: ClassVar[tuple[dict[str, object], ...]] = ({}, {"variance": "fixed-large"})
 
     steps: Annotated[int | None, Field(gt=0, description="how many levels to visit; all of them by default")] = None
     spacing: Annotated[Spacing, Field(description="how the levels are spread over the schedule")] = "linspace"

@@ -1,7 +1,7 @@
 """ClassLabel: tells a denoiser the class of an image through its vector port (Nichol & Dhariwal 2021)."""
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import torch
 from pydantic import Field
@@ -25,6 +25,7 @@ class ClassLabel(Conditioner):
     """
 
     needs = ("label",)
+    examples: ClassVar = ({"classes": 3},)
 
     def __init__(self, *, classes: Annotated[int, Field(gt=0)], denoiser: Denoiser) -> None:
         super().__init__()

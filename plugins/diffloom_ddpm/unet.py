@@ -6,7 +6,7 @@ stand in the middle, `blocks` + 1 per level lead up, where every map of the way 
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -63,6 +63,11 @@ class UNet(Denoiser):
         IncompatibleParts: The space's sides do not divide, attention is asked for at a size that no level
             has, or the heads cannot share the channels.
     """
+
+    examples: ClassVar = (
+        {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (8,), "groups": 4},
+        {"channels": 8, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "concat": 2, "variance": "learned"},
+    )
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from pydantic import Field
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffloom.errors import DataError, IncompatibleParts
@@ -79,6 +79,14 @@ class Table(Schedule):
     Args:
         file: The file; arrays of one dimension, the least noisy level first.
     """
+
+    @staticmethod
+    def examples(folder: Path) -> tuple[dict[str, str], ...]:
+        """Return one table of each kind, written into a folder."""
+        u = np.linspace(0.05, 0.95, 20)
+        np.savez(folder / "flow.npz", alpha=1 - u, sigma=u)
+        save_file({"alpha_bar": torch.linspace(0.99, 0.01, 20, dtype=torch.float64)}, folder / "vp.safetensors")
+        return {"file": str(folder / "flow.npz")}, {"file": str(folder / "vp.safetensors")}
 
     def __init__(self, *, file: Annotated[str, Field(description="path of a .npz or .safetensors file")]) -> None:
         self.file = file

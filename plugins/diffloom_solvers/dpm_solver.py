@@ -11,7 +11,7 @@ replace part of the noise in every step (η = 1 is "SDE-DPM-Solver++").
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -37,6 +37,14 @@ class DPMSolverPP(Sampler):
     order. The step to clean data returns the clean estimate.
     """
 
+    examples: ClassVar[tuple[dict[str, object], ...]] = (
+        {},
+        {"variant": "3m"},
+        {"variant": "2s"},
+        {"form": "heun"},
+        {"variant": "3m", "eta": 1.0},
+    )
+
     variant: Annotated[
         Literal["1", "2m", "3m", "2s"], Field(description="order, and m for multistep or s for singlestep")
     ] = "2m"
@@ -55,7 +63,7 @@ class DPMSolverPP(Sampler):
                 got=f"{self.eta:g}",
                 remedy="use variant: 2m for a stochastic solver",
             )
-        self.order = 1 if self.variant == "1" or self.eta > 0 else 2
+        self.order = 1 if self.variant == "1" else 2
 
     @property
     def stochastic(self) -> bool:

@@ -8,7 +8,7 @@ with y = x/α, ς = σ/α. On the `karras` schedule y = x and ς = σ are the pa
 
 import math
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -23,6 +23,8 @@ from diffloom_solvers.heun import Heun
 @dataclass(kw_only=True, eq=False)
 class EDM(Heun):
     """Heun's method with churn; Heun's method itself where nothing is churned."""
+
+    examples: ClassVar[tuple[dict[str, object], ...]] = ({}, {"churn": 20.0})
 
     spacing: Annotated[Spacing, Field(description="how the levels are spread over the schedule")] = "karras"
     churn: Annotated[float, Field(ge=0, description="S_churn, how much noise all steps add together")] = 0.0

@@ -26,6 +26,7 @@ class LCM(Sampler):
     expected_failures: ClassVar = {
         "point-is-found": "the boundary condition keeps part of x_t, which a consistency model has learnt",
         "gaussian-data-keep-their-moments": "the posterior mean is not a consistency model",
+        "claimed-order": "the posterior mean is not a consistency model",
     }
 
     steps: Annotated[int | None, Field(gt=0, description="how many levels to visit, 1 to 8 usually")] = 4

@@ -8,7 +8,7 @@ The first steps have no history: `plms` redoes the first with the mean of both e
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 from torch import Tensor
@@ -37,6 +37,7 @@ class PNDM(Sampler):
     The weights are those of even steps in σ/α, which grids do not make: the whole is of second order.
     """
 
+    examples: ClassVar[tuple[dict[str, object], ...]] = ({}, {"warmup": "runge-kutta"})
     order = 2
 
     warmup: Annotated[

@@ -7,7 +7,7 @@ the next one. The corrector raises the order by one, so `solver_order` q measure
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -24,6 +24,8 @@ from diffloom_solvers.steps import finite_past, gain, recall, remember, towards
 @dataclass(kw_only=True, eq=False)
 class UniPC(Sampler):
     """UniPC in the clean estimate, B(h) = h (`bh1`) or e^h − 1 (`bh2`)."""
+
+    examples: ClassVar[tuple[dict[str, object], ...]] = ({}, {"solver_order": 3}, {"form": "bh1"})
 
     solver_order: Annotated[int, Field(ge=1, le=3, description="order of the predictor")] = 2
     form: Annotated[Literal["bh1", "bh2"], Field(description="the function B(h); bh2 is better with guidance")] = "bh2"

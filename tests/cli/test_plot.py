@@ -1,4 +1,4 @@
-"""`plot schedule` and `plot run`."""
+"""`plot schedule`, `plot sampler` and `plot run`."""
 
 import json
 from pathlib import Path
@@ -36,6 +36,38 @@ def test_a_wrong_name_or_format_is_the_users_error(call: Call) -> None:
     said = call("plot", "schedule", "linear", "-o", "s.doc")
     assert said.code == 2
     assert ".png" in said.err
+
+
+def test_samplers_show_their_orders(call: Call) -> None:
+    said = call("plot", "sampler", "ddim", "heun", "ddpm", "--steps", "20,40", "-o", "o.png")
+    assert said.code == 0, said.err
+    rows = {
+        line.split()[0]: line.split() for line in said.out.splitlines() if line.startswith(("ddim", "heun", "ddpm"))
+    }
+    assert [row[1] for row in rows.values()] == ["1", "2", "1"]
+    assert float(rows["ddim"][2]) == pytest.approx(0.97, abs=0.03)
+    assert float(rows["heun"][2]) == pytest.approx(2.02, abs=0.04)
+    assert [row[3] for row in rows.values()] == ["points", "points", "moments"]
+    assert rows["heun"][5] == "(39)"
+    with Image.open("o.png") as picture:
+        assert picture.format == "PNG"
+
+
+def test_a_recipes_sampler_runs_on_its_own_schedule(call: Call, recipe: Path) -> None:
+    said = call("plot", "sampler", recipe, "--set", "sampler.eta=1", "--steps", "4,8", "--json")
+    assert said.code == 0, said.err
+    (found,) = json.loads(said.out)
+    assert found["stochastic"] is True
+    assert [run["evaluations"] for run in found["runs"]] == [4, 8]
+    assert found["runs"][0]["error"] > found["runs"][1]["error"] > 0
+    assert call("plot", "sampler", recipe, "--steps", "4,20").code == 2  # its schedule has 20 levels
+
+
+@pytest.mark.parametrize("steps", ["10", "20,10", "1,x", "0,5", "5,5"])
+def test_steps_must_rise(call: Call, steps: str) -> None:
+    said = call("plot", "sampler", "ddim", "--steps", steps)
+    assert said.code == 2
+    assert "--steps: these are no rising numbers" in said.err
 
 
 def test_loss_curves_are_those_that_were_logged(call: Call, trained: Path) -> None:

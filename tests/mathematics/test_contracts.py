@@ -10,20 +10,29 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import strategies as st
 from torch import Tensor
 
 from diffloom.arithmetic import weighted
 from diffloom.grid import Grid
 from diffloom.kinds import registry
+from diffloom.metric import Evaluation, Metric
 from diffloom.noise import Noise
 from diffloom.sampler import Model, Sampler, State
 from diffloom.schedule import Schedule
 from diffloom.space import Space
-from diffloom.testing.contracts import CONTRACTS, Case, NotApplicable, cases, verify
+from diffloom.testing.contracts import (
+    CONTRACTS,
+    Case,
+    Falsified,
+    NotApplicable,
+    applies,
+    cases,
+    for_all,
+    require,
+    verify,
+)
 from diffloom.testing.standins import PlainAutoencoder, PlainSampler, TinyDenoiser, provided
-from diffloom_ddim.sampler import DDIM
-from diffloom_solvers.dpm_solver import DPMSolverPP
-from diffloom_solvers.unipc import UniPC
 
 pytest_plugins = ["pytester"]
 
@@ -40,25 +49,9 @@ def test_contract(case: Case, request: pytest.FixtureRequest) -> None:
         pytest.skip(str(reason))
 
 
-@pytest.mark.parametrize(
-    "build",
-    [
-        lambda **changes: DPMSolverPP(variant="3m", **changes),
-        lambda **changes: DPMSolverPP(variant="2s", **changes),
-        lambda **changes: DPMSolverPP(form="heun", **changes),
-        lambda **changes: DPMSolverPP(eta=1.0, **changes),
-        lambda **changes: UniPC(solver_order=3, **changes),
-        lambda **changes: UniPC(form="bh1", **changes),
-        lambda **changes: DDIM(eta=1.0, **changes),
-        lambda **changes: DDIM(noise="large", spacing="karras", **changes),
-    ],
-)
-def test_other_settings_keep_the_contract_too(build: Callable[..., Sampler]) -> None:
-    for check in CONTRACTS["sampler"]().checks():
-        try:
-            check.run(build)
-        except NotApplicable:
-            continue
+def test_samplers_are_tested_in_their_other_settings_too() -> None:
+    tested = {(case.name, case.example) for case in ALL if case.kind == "sampler"}
+    assert {("dpm-solver++", 4), ("unipc", 2), ("ddim", 2), ("edm", 1), ("pndm", 1), ("ddpm", 1)} <= tested
 
 
 def broken(name: str, change: Callable[[State, State], State]) -> type[Sampler]:
@@ -121,6 +114,73 @@ def test_a_broken_sampler_is_caught(change: Callable[[State, State], State], che
     with registry.add("sampler", "broken", cls):
         found = [case for case in cases(["sampler"], ["broken"]) if case.check.name == check]
         assert [case.run().status for case in found] == ["failed"]
+
+
+def test_the_smallest_example_is_found() -> None:
+    with registry.add("sampler", "broken", broken("Broken", wrong_coefficient)):
+        outcomes = {outcome.check: outcome for outcome in verify("sampler", "broken")}
+    point = outcomes["point-is-found"]
+    assert point.example.endswith("n = 1")
+    assert point.example.startswith("schedule = Tabled(alpha=[")
+    assert point.example.count(",") <= 2  # a schedule of one level
+    assert "they differ by 0.0007" in point.message
+    assert outcomes["step-is-pure"].example == ""
+
+
+def test_a_law_holds_for_all_or_is_falsified() -> None:
+    def law(n: int) -> None:
+        require(n < 7, f"{n} is too much")
+
+    numbers = st.integers(0, 100)
+    for_all(law, st.fixed_dictionaries({"n": numbers.filter(lambda n: n < 7)}))
+    with pytest.raises(Falsified, match=r"^7 is too much \(smallest example: n = 7\)$"):
+        for_all(law, st.fixed_dictionaries({"n": numbers}))
+
+    def silent(n: int) -> None:
+        applies(n < 7, "it says nothing")
+
+    with pytest.raises(NotApplicable, match="says nothing"):
+        for_all(silent, st.fixed_dictionaries({"n": numbers}))
+
+
+class Fixed(Metric):
+    def measure(self, evaluation: Evaluation) -> dict[str, float]:
+        return {"a": 1.0}
+
+
+class Drifting(Metric):
+    calls = 0
+
+    def measure(self, evaluation: Evaluation) -> dict[str, float]:
+        Drifting.calls += 1
+        return {"a": float(Drifting.calls)}
+
+
+class Whole(Metric):
+    def measure(self, evaluation: Evaluation) -> dict[str, float]:
+        pairs = [(answer["image"] - batch["image"]).abs().mean() for batch, answer in evaluation.pairs()]
+        return {"a": torch.stack(pairs).mean()}  # type: ignore[dict-item]  # on purpose
+
+
+@pytest.mark.parametrize(
+    ("cls", "check"), [(Fixed, "other-answers-give-other-figures"), (Drifting, "repeatable"), (Whole, "figures")]
+)
+def test_a_broken_metric_is_caught(cls: type[Metric], check: str) -> None:
+    with registry.add("metric", "broken", cls):
+        failed = {outcome.check for outcome in verify("metric", "broken") if outcome.status == "failed"}
+    assert failed == {check}
+
+
+def test_metrics_of_pairs_keep_their_contract() -> None:
+    assert {outcome.status for outcome in verify("metric", "psnr")} == {"passed"}
+    statuses = {outcome.status for outcome in verify("metric", "bits-per-dim")}
+    assert statuses == {"not applicable"}  # made-up pairs have no likelihood
+
+
+@pytest.mark.parametrize("kind", ["conditioner", "dataset", "transform"])
+def test_parts_with_examples_keep_their_contracts(kind: str) -> None:
+    for case in cases([kind]):
+        assert case.run().status == "passed", case.id
 
 
 def test_a_false_claim_of_order_is_caught() -> None:

@@ -21,6 +21,7 @@ from diffloom.cli.plotting import app as plot
 from diffloom.cli.sampling import sample
 from diffloom.cli.training import run as run_all
 from diffloom.cli.training import train
+from diffloom.cli.verify import verify
 from diffloom_registry.errors import DiffloomError
 
 HELP = """Diffusion systems woven out of parts.
@@ -106,6 +107,7 @@ add(app, "list", listing)
 add(app, "show", show)
 add(app, "schema", schema)
 app.add_typer(plot, name="plot")
+add(app, "verify", verify)
 add(app, "doctor", doctor)
 add(app, "new-plugin", new_plugin)
 

@@ -55,7 +55,7 @@ def curve(name: str, settings: Sequence[str] = ()) -> Curve:
         return _curve(name, cast("Schedule", registry.build("schedule", name)), None)
     from diffloom.recipe.recipe import load
 
-    return _curve(name, *_parts(load(name, settings=settings)))
+    return _curve(name, *parts(load(name, settings=settings)))
 
 
 def described(curves: Sequence[Curve]) -> str:
@@ -82,7 +82,7 @@ def _some(times: Sequence[float]) -> str:
     return ", ".join(said if len(said) <= _SHOWN else [*said[:half], "…", *said[-half:]])
 
 
-def _parts(recipe: "Recipe") -> "tuple[Schedule, Sampler | None]":
+def parts(recipe: "Recipe") -> "tuple[Schedule, Sampler | None]":
     """Return a recipe's schedule and sampler, without its data where they do not ask for any."""
     schedule, sampler = recipe.part("schedule"), recipe.part("sampler")
     try:

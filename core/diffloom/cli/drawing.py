@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from diffloom.cli.curves import Curve
     from diffloom.cli.losses import Losses
+    from diffloom.cli.orders import Convergence
 
 _PANELS = (("alpha", "signal α"), ("sigma", "noise σ"), ("log_snr", "log-SNR"), ("beta", "β of one step"))
 
@@ -51,6 +52,28 @@ def draw_losses(losses: "Losses", file: Path) -> None:
         axis.set_xlabel("step")
         axis.grid(alpha=0.3)
         axis.legend()
+    _save(figure, file)
+
+
+def draw_orders(found: "Sequence[Convergence]", file: Path) -> None:
+    """Draw the errors of samplers over their evaluations on logarithmic axes, with the orders measured."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 6), layout="constrained")
+    axis = figure.subplots()
+    for each in found:
+        runs = [run for run in each.runs if run.error > 0]
+        style = "--" if each.stochastic else "-"
+        label = f"{each.name}: order {each.order:.2f}"
+        axis.plot(
+            [run.evaluations for run in runs], [run.error for run in runs], f"o{style}", label=label, markersize=4
+        )
+    axis.set_xscale("log")
+    axis.set_yscale("log")
+    axis.set_xlabel("evaluations")
+    axis.set_ylabel("error, Gaussian data (dashed: of the moments)")
+    axis.grid(alpha=0.3, which="both")
+    axis.legend()
     _save(figure, file)
 
 

@@ -32,6 +32,21 @@ def _load(context: typer.Context, files: list[Path] | None) -> list[Path] | None
     return files
 
 
+def rising(text: str, where: str) -> list[int]:
+    """Return the rising whole numbers of a list such as `5,10,20`, two or more.
+
+    Raises:
+        DiffloomError: Where it is no such list.
+    """
+    from diffloom.errors import DiffloomError
+
+    words = [word.strip() for word in text.split(",")]
+    found = [int(word) for word in words if word.isdecimal()]
+    if len(found) < max(len(words), 2) or sorted(set(found)) != found or found[0] < 1:
+        raise DiffloomError("these are no rising numbers", where=where, expected="such as 5,10,20", got=repr(text))
+    return found
+
+
 RecipeFile = Annotated[
     str, typer.Argument(metavar="RECIPE", help="A YAML file, or the name of a recipe that comes with diffloom.")
 ]

@@ -20,7 +20,7 @@ class NotApplicable(Exception):  # noqa: N818  # not an error: the check has not
     """A component does not declare what a check is about; the message says what that is."""
 
 
-class Falsified(AssertionError):
+class Falsified(AssertionError):  # noqa: N818  # not an error of ours: what was found out
     """A law that should hold for all of something does not.
 
     Attributes:

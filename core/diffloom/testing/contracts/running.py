@@ -1,6 +1,9 @@
 """From the registry to checks that run: every component, built from its defaults or its examples."""
 
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +15,7 @@ from diffloom.testing.contracts.base import Case, Contract, Make, NotApplicable,
 from diffloom.testing.contracts.conditioners import ConditionerContract
 from diffloom.testing.contracts.data import DatasetContract, TransformContract
 from diffloom.testing.contracts.denoisers import DenoiserContract
+from diffloom.testing.contracts.metrics import MetricContract
 from diffloom.testing.contracts.samplers import SamplerContract
 from diffloom.testing.contracts.schedules import ScheduleContract
 from diffloom.testing.contracts.tasks import TaskContract
@@ -30,6 +34,7 @@ CONTRACTS: Mapping[str, type[Contract]] = {
         TaskContract,
         DatasetContract,
         TransformContract,
+        MetricContract,
     )
 }
 """Kind → contract."""
@@ -68,10 +73,26 @@ def component_cases(kind: str, name: str, *, registry: Registry = installed) -> 
     cls = registry.get(kind, name)
     expected: Mapping[str, str] = getattr(cls, "expected_failures", {})
     contract = CONTRACTS[kind](provided())
-    for number, example in enumerate(getattr(cls, "examples", ({},))):
+    for number, example in enumerate(_examples(kind, name, cls)):
         make = maker(kind, name, example, contract.provided, registry)
         for check in contract.checks():
             yield Case(kind, name, check, make, expected.get(check.name), number)
+
+
+def _examples(kind: str, name: str, cls: type) -> Iterable[Mapping[str, object]]:
+    """Return the parameter sets to test: the component's examples, or its defaults."""
+    examples: Any = getattr(cls, "examples", ({},))
+    if not callable(examples):
+        return examples  # type: ignore[no-any-return]  # a component may declare anything
+    folder = Path(_folder().name) / kind / name
+    folder.mkdir(parents=True, exist_ok=True)
+    return examples(folder)  # type: ignore[no-any-return]
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Return a folder for examples' files, which goes when Python ends."""
+    return tempfile.TemporaryDirectory(prefix="diffloom-examples-")
 
 
 def verify(kind: str, name: str, *, registry: Registry = installed) -> list[Outcome]:

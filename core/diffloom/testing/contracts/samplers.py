@@ -10,12 +10,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from diffloom.errors import IncompatibleParts
-from diffloom.grid import Grid
 from diffloom.noise import Noise
 from diffloom.path import from_log_snr
 from diffloom.sampler import Sampler, State
 from diffloom.schedule import Schedule
 from diffloom.testing.contracts.base import Contract, Make, applies, close, equal, for_all, require
+from diffloom.testing.convergence import exploding, measure, order
 from diffloom.testing.oracles import DiagonalGaussian, PointMass
 from diffloom.testing.strategies import Tabled, schedules
 
@@ -75,30 +75,19 @@ class SamplerContract(Contract):
 
     def check_gaussian_data_keep_their_moments(self, make: Make) -> None:
         """Gaussian data come out with about their mean and standard deviation."""
-        schedule = Tabled(**dict(zip(("alpha", "sigma"), _even(200), strict=True)))
-        sampler: Sampler = make(steps=100)
-        x = sampler.start(schedule, Noise(range(1)).normal(torch.empty(1, 20000).double(), "x_T")).x
+        schedule = Tabled(**dict(zip(("alpha", "sigma"), _even(120), strict=True)))
+        sampler: Sampler = make(steps=60)
+        x = sampler.start(schedule, Noise(range(1)).normal(torch.empty(1, 10000).double(), "x_T")).x
         x0 = sampler.sample(DiagonalGaussian(schedule, 0.3, 0.5), schedule, x, Noise(range(1)))
         require(abs(float(x0.mean()) - 0.3) < 0.03, f"the mean is {float(x0.mean()):.4f}, not 0.3")
         require(abs(float(x0.std()) - 0.5) < 0.05, f"the standard deviation is {float(x0.std()):.4f}, not 0.5")
 
     def check_claimed_order(self, make: Make) -> None:
-        """The error against the exact flow falls with the claimed order, less 0.2, as steps double."""
+        """The error falls with the claimed order, less 0.2, as steps double: of points, or of moments if stochastic."""
         sampler: Sampler = make()
-        applies(not sampler.stochastic, "a stochastic sampler claims no order")
-        alpha, sigma = from_log_snr(torch.linspace(4.6, -8.7, 100, dtype=torch.float64), "ve")
-        schedule = Tabled(alpha=alpha, sigma=sigma)
-        oracle = DiagonalGaussian(schedule, 0.3, 0.5)
-        x = torch.tensor([[float(schedule.sigma(99))]], dtype=torch.float64)
-        found = []
-        for count in (80, 160):
-            grid = Grid.of(schedule, torch.linspace(99, 0, count + 1, dtype=torch.float64)[:-1], 0.0)
-            state = State(x, 0)
-            while state.index < len(grid):
-                state = sampler.step(oracle, schedule, grid, state, None)
-            found.append(float((state.x - oracle.flow(x, 99, 0)).abs()))
-        slope = math.log2(found[0] / found[1]) if found[1] > 1e-13 else math.inf
-        require(slope >= sampler.order - 0.2, f"order {sampler.order} is claimed, {slope:.2f} measured")
+        found = order(measure(sampler, (60, 120), exploding(200)))
+        applies(not math.isnan(found), "it draws noise and its steps are not affine")
+        require(found >= sampler.order - 0.2, f"order {sampler.order} is claimed, {found:.2f} measured")
 
     def check_step_is_pure(self, make: Make) -> None:
         """A step changes neither state nor sampler, and equal calls give equal states."""
@@ -120,7 +109,7 @@ class SamplerContract(Contract):
                 state = after
             require(vars(sampler) == before, "the sampler changed itself")
 
-        _walks(law, examples=8)
+        _walks(law, examples=5)
 
     def check_resuming_is_bit_equal(self, make: Make) -> None:
         """Stopping after any step, writing the state as plain tensors and going on changes nothing."""
@@ -135,7 +124,7 @@ class SamplerContract(Contract):
                 resumed = make(steps=n).sample(oracle, schedule, State.from_tensors(saved), Noise(range(3)))
                 equal(resumed, x0, f"resumed after step {state.index}")
 
-        _walks(law, examples=8)
+        _walks(law, examples=5)
 
     def check_items_do_not_depend_on_their_batch(self, make: Make) -> None:
         """An item of a batch is the item that its seed gives alone."""
@@ -149,7 +138,7 @@ class SamplerContract(Contract):
                 alone = sampler.sample(oracle, schedule, x_T[i : i + 1], Noise([i]))
                 close(together[i : i + 1], alone, 1e-12, f"item {i}")
 
-        _walks(law, examples=8)
+        _walks(law, examples=5)
 
     def check_noise_is_drawn_only_if_declared(self, make: Make) -> None:
         """A sampler that is not stochastic runs without noise; one that is gives other data for other seeds."""
@@ -179,7 +168,7 @@ class SamplerContract(Contract):
         """A run on the meta device gives the shape of x_0, so recipes can be checked without memory."""
         _, schedule = next(paths())
         x = torch.empty(2, 3, 4, 4, device="meta")
-        got = make(steps=4).sample(PointMass(schedule, 0.0), schedule, x, Noise(range(2)))
+        got = make(steps=2).sample(PointMass(schedule, 0.0), schedule, x, Noise(range(2)))
         require(got.shape == x.shape and got.device.type == "meta", "the shape or device changed")
 
 
@@ -194,9 +183,8 @@ def _even(steps: int) -> tuple[Tensor, Tensor]:
     return from_log_snr(torch.linspace(9.0, -9.0, steps, dtype=torch.float64), "vp")
 
 
-def _walks(law: Callable[[Schedule, int], None], examples: int = 25) -> None:
+def _walks(law: Callable[[Schedule, int], None], examples: int = 12) -> None:
     """Try a law of (schedule, n) on schedules of every family and all numbers of steps that fit."""
-
     drawn = schedules(max_steps=10).flatmap(
         lambda schedule: st.fixed_dictionaries({"schedule": st.just(schedule), "n": st.integers(1, schedule.steps)})
     )
