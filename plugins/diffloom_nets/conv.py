@@ -14,7 +14,7 @@ Layer = TypeVar("Layer", nn.Conv2d, nn.Linear, "Conv2d")
 _FEWEST_CHANNELS = 96  # for Winograd: fewer cost less than its transforms
 _SMALLEST_SIDE = 16  # of a map in inference: smaller ones do not repay keeping four times the weights
 _MOST_WEIGHTS = 1 << 18  # in · out in inference: at most 36 MiB are kept per layer
-_FEWEST_TILES = 256  # of a batch in training, where the weights are transformed at every step
+_FEWEST_TILES = 128  # of a batch in training, where the weights are transformed at every step
 
 
 class Conv2d(nn.Conv2d):

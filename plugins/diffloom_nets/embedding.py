@@ -67,7 +67,8 @@ class TimeEmbedding(nn.Module):
             (B, out); (1, out) for 0-d t and no vector.
         """
         dtype = self.expand.weight.dtype
-        h: Tensor = self.expand(sinusoidal(t.reshape(-1), self.width, self.convention).to(dtype))
+        wave = sinusoidal(t.reshape(-1), self.width, self.convention)
+        h: Tensor = self.expand(wave.to(self.expand.weight.device, dtype, non_blocking=True))
         h = self.mix(functional.silu(h))
         if vector is None:
             return h

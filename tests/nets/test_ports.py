@@ -13,7 +13,7 @@ from tests.nets.test_unet import small
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "packages" / "diffloom_port_examples" / "src"))
 
-from diffloom_port_examples.hint_branch import HintBranch  # type: ignore[import-not-found]
+from diffloom_port_examples.hint_branch import HintBranch, edges  # type: ignore[import-not-found]
 from diffloom_port_examples.time_modulation import TimeModulation  # type: ignore[import-not-found]
 
 NET = small()
