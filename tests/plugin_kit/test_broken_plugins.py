@@ -118,7 +118,8 @@ hooks:     [metrics-log, loud]
 """
 
 ASK = """
-import json, sys
+import contextlib, io, json, sys
+from diffloom.cli import main
 from diffloom.errors import DiffloomError
 from diffloom.kinds import registry
 said = {}
@@ -129,7 +130,10 @@ for line in json.loads(sys.argv[1]):
         said[line] = "fine"
     except DiffloomError as error:
         said[line] = f"{type(error).__name__}: {error}"
-print(json.dumps(said))
+checked = io.StringIO()
+with contextlib.redirect_stdout(checked):
+    code = main(["check", "fine.yaml", "ill.yaml", "--json"])
+print(json.dumps({"said": said, "code": code, "checked": json.loads(checked.getvalue())}))
 """
 
 
@@ -161,13 +165,23 @@ def doctor(site: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, An
 
 
 @pytest.fixture(scope="module")
-def said(site: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """Return what asking for each component of this module says."""
+def answers(site: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what asking for each component of this module says, and what checking two recipes does."""
+    folder: Path = tmp_path_factory.mktemp("ask")
+    (folder / "fine.yaml").write_text(RECIPE)
+    (folder / "ill.yaml").write_text(RECIPE.replace("type: good", "type: syntax-error"))
     own = [f"{broken.kind}/{way}" for way, broken in WAYS.items() if broken.kind != "hooks"]
     own += ["sampler/twin", "sampler/bw-two/twin", "sampler/slow", "sampler/good", "sampler/good.v1", "sampler/ddim"]
-    done = python("-c", ASK, json.dumps(own), sites=[site], cwd=tmp_path_factory.mktemp("ask"))
+    done = python("-c", ASK, json.dumps(own), sites=[site], cwd=folder)
     assert done.returncode == 0, done.stderr
-    found: dict[str, str] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture
+def said(answers: dict[str, Any]) -> dict[str, str]:
+    """Return what asking for each component says."""
+    found: dict[str, str] = answers["said"]
     return found
 
 
@@ -217,12 +231,9 @@ def test_listing_imports_none_of_them(site: Path, tmp_path: Path) -> None:
     assert {("sampler", "import-error"), ("sampler", "good"), ("sampler", "good.v1"), ("sampler", "ddim")} <= entries
 
 
-def test_a_recipe_fails_only_if_it_asks_for_a_broken_part(site: Path, tmp_path: Path) -> None:
-    (tmp_path / "fine.yaml").write_text(RECIPE)
-    (tmp_path / "ill.yaml").write_text(RECIPE.replace("type: good", "type: syntax-error"))
-    done = diffloom("check", "fine.yaml", "ill.yaml", "--json", sites=[site], cwd=tmp_path)
-    assert done.returncode == 2
-    fine, ill = json.loads(done.stdout)
+def test_a_recipe_fails_only_if_it_asks_for_a_broken_part(answers: dict[str, Any]) -> None:
+    assert answers["code"] == 2
+    fine, ill = answers["checked"]
     assert fine["ok"], fine
     assert not ill["ok"]
     (line,) = ill["problems"]

@@ -43,7 +43,7 @@ PARTS: Mapping[str, Part] = {
         Part("denoiser", "ConvNet", "convnet", "residual convolutions at full size"),
         Part("autoencoder", "Haar", "haar", "the wavelet transform of 2×2 blocks, which loses nothing"),
         Part("conditioner", "Brightness", "brightness", "asks for an image of a given mean brightness"),
-        Part("sampler", "Fresh", "fresh", "first-order steps with any share of fresh noise"),
+        Part("sampler", "Fresh", "fresh", "first-order steps with any amount of fresh noise"),
         Part("task", "Robust", "robust", "generation, trained by the pseudo-Huber loss"),
         Part("dataset", "Shapes", "shapes", "discs and squares that are drawn"),
         Part("transform", "Shift", "shift", "moves an image by a few pixels"),
