@@ -97,6 +97,11 @@ class Sampler(ABC):
         """Whether steps draw noise."""
         return False
 
+    @property
+    def needs_spread(self) -> bool:
+        """Whether steps need `Denoised.spread`, which only networks with learned variance give."""
+        return False
+
     @abstractmethod
     def step(self, model: Model, schedule: Schedule, grid: Grid, state: State, noise: Noise | None) -> State:
         """Go from level `state.index` of the grid to the next; never mutates `state`.

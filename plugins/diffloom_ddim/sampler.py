@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import Field
 
 from diffloom.arithmetic import weighted
+from diffloom.errors import IncompatibleParts
 from diffloom.grid import Grid, Level
 from diffloom.noise import Noise
 from diffloom.sampler import Model, Sampler, State
@@ -28,12 +29,23 @@ class DDIM(Sampler):
     eta: Annotated[float, Field(ge=0, description="η: 0 is deterministic, 1 is ancestral sampling")] = 0.0
     noise: Annotated[
         Literal["posterior", "large"],
-        Field(description="posterior: the family above; large: DDPM's larger variance σ̂, which ignores eta"),
+        Field(description="posterior: the family above; large: DDPM's larger variance σ̂, without eta"),
     ] = "posterior"
     rederive: Annotated[
         bool,
         Field(description="with clip: take ε anew from the clipped estimate, instead of keeping the network's"),
     ] = False
+
+    def __post_init__(self) -> None:
+        """Refuse two kinds of noise at once."""
+        if self.noise == "large" and self.eta > 0:
+            raise IncompatibleParts(
+                "the larger variance is no member of the family that eta chooses from",
+                where="sampler.eta",
+                expected="0 with noise: large",
+                got=f"{self.eta:g}",
+                remedy="remove eta, or use noise: posterior",
+            )
 
     @property
     def stochastic(self) -> bool:

@@ -43,6 +43,11 @@ class Ancestral(Sampler):
         """Always true."""
         return True
 
+    @property
+    def needs_spread(self) -> bool:
+        """Whether the variance is learned."""
+        return self.variance == "learned-range"
+
     def step(self, model: Model, schedule: Schedule, grid: Grid, state: State, noise: Noise | None) -> State:
         """Go to the next level; see `Sampler.step`."""
         t, s = grid.times[state.index : state.index + 2]

@@ -54,7 +54,15 @@ class DPMSolverPP(Sampler):
     eta: Annotated[float, Field(ge=0, description="η: 0 solves the flow, 1 the stochastic equation")] = 0.0
 
     def __post_init__(self) -> None:
-        """Check that the variant can be stochastic, and claim the order."""
+        """Check that the variant can be what is asked for, and claim the order."""
+        if self.variant != "2m" and self.form != "midpoint":
+            raise IncompatibleParts(
+                "only one variant comes in two forms",
+                where="sampler.form",
+                expected=f"none with variant: {self.variant}",
+                got=self.form,
+                remedy="remove form, or use variant: 2m",
+            )
         if self.variant == "2s" and self.eta > 0:
             raise IncompatibleParts(
                 "the singlestep variant is deterministic",

@@ -13,6 +13,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 
 from diffloom.arithmetic import weighted
+from diffloom.errors import IncompatibleParts
 from diffloom.grid import Grid, Level, Spacing
 from diffloom.noise import Noise
 from diffloom.sampler import Model, State
@@ -34,10 +35,49 @@ class EDM(Heun):
     ] = None
     noise_scale: Annotated[float, Field(gt=0, description="S_noise, the added noise's size")] = 1.0
 
+    def __post_init__(self) -> None:
+        """Refuse settings of churn that do nothing."""
+        high = math.inf if self.churn_max is None else self.churn_max
+        if self.churn == 0 and (self.churn_min > 0 or high < math.inf or self.noise_scale != 1):
+            raise IncompatibleParts(
+                "there is no churn whose noise could be limited or scaled",
+                where="sampler.churn",
+                expected="more than 0",
+                got="0",
+                remedy="set churn, or remove churn_min, churn_max and noise_scale",
+            )
+        if self.churn_min > high:
+            raise IncompatibleParts(
+                "no noise level lies in the window of churn",
+                where="sampler.churn_min",
+                expected=f"at most churn_max, {high:g}",
+                got=f"{self.churn_min:g}",
+                remedy="exchange them",
+            )
+
     @property
     def stochastic(self) -> bool:
         """Whether there is churn."""
         return self.churn > 0
+
+    def grid(self, schedule: Schedule) -> Grid:
+        """Return the levels to visit; see `Sampler.grid`.
+
+        Raises:
+            IncompatibleParts: If churn is asked for at noise levels that the schedule does not have.
+        """
+        grid = super().grid(schedule)
+        if self.churn > 0:
+            low, high = (math.exp(-float(schedule.log_snr(t)) / 2) for t in (0, schedule.steps - 1))
+            if self.churn_min > high or (self.churn_max is not None and self.churn_max < low):
+                raise IncompatibleParts(
+                    "the window of churn lies outside of the schedule's noise levels",
+                    where="sampler.churn_min" if self.churn_min > high else "sampler.churn_max",
+                    expected=f"σ/α within {low:.4g} … {high:.4g}",
+                    got=f"{self.churn_min if self.churn_min > high else self.churn_max:g}",
+                    remedy="move the window, or choose a schedule that reaches it",
+                )
+        return grid
 
     def step(self, model: Model, schedule: Schedule, grid: Grid, state: State, noise: Noise | None) -> State:
         """Go to the next level; see `Sampler.step`."""

@@ -4,28 +4,36 @@ All are judged on parts, never on names: by what a schedule's table says, what a
 filled, whether what is diffused has limits.
 """
 
+import math
 from collections.abc import Callable, Iterator
+from typing import cast
 
 from diffloom.data import Dataset
 from diffloom.errors import IncompatibleParts
+from diffloom.grid import Grid, Level
 from diffloom.recipe.recipe import Recipe
+from diffloom.sampler import Sampler
 from diffloom.system import System
 from diffloom_registry import Problem
 
 Law = Callable[[Recipe, System], Iterator[Problem]]
+Path = tuple[str, ...]
+
+_MOST_DATA = 0.25
+"""How much of the variance at the first level of a walk may be data's; in common schedules it is below 0.005."""
 
 
 def contradictions(recipe: Recipe, system: System, dataset: Dataset) -> Iterator[Problem]:
     """Yield every contradiction between the parts of a built system, and between them and the data."""
     yield from keys(recipe, system, dataset)
     yield from classes(recipe, system, dataset)
-    laws: list[Law] = [ports]
+    laws: list[Law] = [ports, guidance]
     if system._schedule is not None and system._denoiser is not None:
         laws += [terminal_snr, output_channels]
-    if system._sampler is not None and system._schedule is not None:
-        laws += [grids, clipping]
     for law in laws:
         yield from law(recipe, system)
+    if system._schedule is not None and system._sampler is not None:
+        yield from walks(recipe, system)
 
 
 def keys(recipe: Recipe, system: System, dataset: Dataset) -> Iterator[Problem]:
@@ -83,28 +91,128 @@ def output_channels(recipe: Recipe, system: System) -> Iterator[Problem]:
         )
 
 
-def grids(recipe: Recipe, system: System) -> Iterator[Problem]:
-    """Every sampler's grid must lie on the schedule."""
-    samplers = {("sampler",): system.sampler}
+def guidance(recipe: Recipe, system: System) -> Iterator[Problem]:
+    """Guidance compares with the null, and both have to be seen in training (Ho & Salimans 2022, algorithm 1).
+
+    Nothing is said of networks that are not trained here from the start.
+    """
+    loaded = [getattr(config.extras, "weights", None) for config in recipe.parts.values()]
+    if recipe.header.train.steps == 0 or any(loaded):
+        return
+    for name, how in system.plan.conditioning.items():
+        extras = recipe.conditioners[name].extras
+        if getattr(extras, "weights", None) or getattr(extras, "freeze", False):
+            continue
+        if how.drop == 0 and how.guidance not in (None, 1):
+            yield Problem(
+                ("conditioners", name),
+                "guidance compares with a network that is told nothing, and training always tells it something",
+                expected="drop above 0",
+                got=f"drop: 0 with guidance: {how.guidance:g}",
+                remedy=f"set conditioners.{name}.drop to 0.1, or its guidance to null",
+            )
+        if how.drop == 1 and how.guidance != 0:
+            yield Problem(
+                ("conditioners", name),
+                "training never tells the network this condition, and sampling does",
+                expected="drop below 1",
+                got="1",
+                remedy=f"set conditioners.{name}.drop to 0.1, or remove the conditioner",
+            )
+
+
+def walks(recipe: Recipe, system: System) -> Iterator[Problem]:
+    """Every sampler, the recipe's own and those of `eval`, must be able to walk this schedule in this space."""
+    yield from walk(("sampler",), system.sampler, system)
     for name, config in recipe.samplers.items():
-        samplers[("eval", "samplers", name)] = recipe.registry.instantiate(config)  # type: ignore[index,assignment]
-    for path, sampler in samplers.items():
+        path = ("eval", "samplers", name)
         try:
-            sampler.grid(system.schedule)
+            sampler = recipe.registry.instantiate(config)
         except IncompatibleParts as error:
-            yield Problem((*path,), error.message, error.expected, error.got, error.remedy)
+            yield _refused(path, error)
+            continue
+        yield from walk(path, cast(Sampler, sampler), system)
 
 
-def clipping(recipe: Recipe, system: System) -> Iterator[Problem]:
+def walk(path: Path, sampler: Sampler, system: System) -> Iterator[Problem]:
+    """Yield what keeps one sampler from walking."""
+    yield from clipping(path, sampler, system)
+    yield from spread(path, sampler, system)
+    try:
+        grid = sampler.grid(system.schedule)
+    except IncompatibleParts as error:
+        yield _refused(path, error)
+    else:
+        yield from start(path, grid, system)
+
+
+def _refused(path: Path, error: IncompatibleParts) -> Problem:
+    return Problem(path, error.message, error.expected, error.got, error.remedy)
+
+
+def clipping(path: Path, sampler: Sampler, system: System) -> Iterator[Problem]:
     """Latents have no limits, so clipping their clean estimate destroys it (Rombach et al. 2022, code and appendix)."""
-    clip = getattr(system.sampler, "clip", None)
-    if clip is not None and not system.space.bounded:
+    space = system.space
+    if sampler.clip is None:
+        return
+    if not space.bounded:
         yield Problem(
-            ("sampler", "clip"),
+            (*path, "clip"),
             "clipping x0 makes no sense in a latent space, whose values have no limits",
-            got=str(clip),
-            remedy="set sampler.clip to null",
+            got=str(sampler.clip),
+            remedy=f"set {'.'.join(path)}.clip to null",
         )
+    elif sampler.clip < (largest := max(abs(space.low or 0.0), abs(space.high or 0.0))):
+        yield Problem(
+            (*path, "clip"),
+            "clipping x0 cuts off values that the data have",
+            expected=f"at least {largest:g}",
+            got=f"{sampler.clip:g}",
+            remedy=f"set {'.'.join(path)}.clip to {largest:g}",
+        )
+
+
+def spread(path: Path, sampler: Sampler, system: System) -> Iterator[Problem]:
+    """A learned variance is the second half of the denoiser's channels (Nichol & Dhariwal 2021, eq. 15)."""
+    channels = system.space.channels
+    if sampler.needs_spread and system._denoiser is not None and system.denoiser.out_channels != 2 * channels:
+        yield Problem(
+            path,
+            "the sampler asks for a learned variance, and the denoiser gives none",
+            expected=f"a denoiser with {2 * channels} output channels",
+            got=str(system.denoiser.out_channels),
+            remedy="let the denoiser learn its variance, or let the sampler use a fixed one",
+        )
+
+
+def start(path: Path, grid: Grid, system: System) -> Iterator[Problem]:
+    """New images begin as pure noise, so the first level must hold little else (Lin et al. 2023, section 3.3)."""
+    last, first = Level.of(system.schedule, system.schedule.steps - 1), grid.levels[0]
+    if system.task.paired or _data_in(first) <= _MOST_DATA:
+        return
+    got = f"{100 * _data_in(first):.0f} % at time {grid.times[0]:g}"
+    expected = f"at most {100 * _MOST_DATA:.0f} % of data in what looks like noise"
+    if _data_in(last) > _MOST_DATA:
+        yield Problem(
+            ("schedule",),
+            "the schedule ends with data still to be seen, and sampling begins with noise alone",
+            expected=expected,
+            got=got,
+            remedy="give the schedule more noise: more steps, or a larger β or σ at its end",
+        )
+    else:
+        yield Problem(
+            path,
+            "the first level that the sampler visits is not noisy enough to begin with noise alone",
+            expected=expected,
+            got=got,
+            remedy="use spacing: trailing, or more steps",
+        )
+
+
+def _data_in(level: Level) -> float:
+    """Return the share of data of unit variance in the variance at a level."""
+    return 1 / (1 + math.exp(-level.log_snr)) if level.log_snr > -700 else 0.0
 
 
 def ports(recipe: Recipe, system: System) -> Iterator[Problem]:
