@@ -8,7 +8,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Mapping
 
-from diffloom_registry.errors import listed
+from diffloom_registry.errors import article, listed
 from diffloom_registry.kinds import Entry
 
 _POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -40,7 +40,7 @@ def fit(entry: Entry, cls: object, interface: type, kinds: Mapping[type, str]) -
             "it has the wrong base class",
             expected=f"a subclass of {interface.__module__}:{interface.__name__}",
             got=f"{cls.__name__}({bases})",
-            remedy=f"publish it as a {other}" if other else f"derive it from {interface.__name__}",
+            remedy=f"publish it as {article(other)}" if other else f"derive it from {interface.__name__}",
         )
     left = sorted(getattr(cls, "__abstractmethods__", ()))
     if left:

@@ -158,7 +158,8 @@ def test_a_plugin_that_raises_stops_no_other() -> None:
     errors: list[BrokenPlugin] = []
     assert found.call("loom_step", on_error=errors.append, step=4, loss=0.0) == [8]
     assert [str(error) for error in errors] == [
-        f"hooks '{name}' from this process (Raises): it failed in loom_step: got KeyError: 'no 4'; leave {name!r} out of the hooks"
+        f"hooks '{name}' from this process (Raises): it failed in loom_step: got KeyError: 'no 4'; "
+        f"leave {name!r} out of the hooks"
         for name in ("worse", "bad")
     ]
     assert all(isinstance(error.__cause__, KeyError) for error in errors)

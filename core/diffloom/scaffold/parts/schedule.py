@@ -1,6 +1,6 @@
 """Straight: a variance-preserving schedule whose share of signal falls in a straight line.
 
-    α_t² = 1 − (t + 1)/(T + 1),   σ_t² = 1 − α_t²
+    α_t² = 1 − (1 − last) (t + 1)/T,    σ_t² = 1 − α_t²
 
 Law: log-SNR falls strictly with t. The table is all that a schedule gives; the rest follows from it in float64.
 """
