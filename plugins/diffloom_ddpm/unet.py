@@ -92,9 +92,7 @@ class UNet(Denoiser):
         super().__init__()
         attended = _attended(space, len(multipliers), attention)
         widths, wide = [channels * m for m in multipliers], 4 * channels
-        plan = Plan(
-            channels, widths, attended, blocks, heads, head_width, dropout, groups, eps, scale_shift, padding
-        )
+        plan = Plan(channels, widths, attended, blocks, heads, head_width, dropout, groups, eps, scale_shift, padding)
         vector = wide if vector is None else vector
         self.channels = space.channels
         self.out_channels = space.channels * (2 if variance == "learned" else 1)
