@@ -289,7 +289,7 @@ class Run:
             return
         if file.is_file():
             lock.same(self.recipe, file)
-            self._drift = list(dict.fromkeys([*self._drift, *lock.drift(load(file))]))
+            self._drift = list(dict.fromkeys([*self._drift, *lock.drift(load(file, registry=self.recipe.registry))]))
         elif self.directory.is_dir() and any(self.directory.iterdir()):
             raise RecipeError(
                 f"the folder {self.directory} holds other things",

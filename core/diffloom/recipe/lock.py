@@ -1,6 +1,7 @@
 """Lock: a recipe with everything written out, and the version of every component it was made with."""
 
 import platform
+import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
 from io import StringIO
@@ -11,6 +12,7 @@ from ruamel.yaml import YAML
 
 from diffloom.checkpoint import write_text
 from diffloom.errors import RecipeError
+from diffloom.recipe.migrate import RecipeWarning
 from diffloom.recipe.recipe import LOCK, Recipe, gather
 from diffloom.recipe.source import walk
 
@@ -52,7 +54,9 @@ def write(recipe: Recipe, file: Path, weights: Mapping[str, str]) -> None:
 
 def same(recipe: Recipe, file: Path) -> None:
     """Raise RecipeError, naming every difference, unless a lock file is of this very recipe."""
-    there = {k: v for k, v in gather(file).data.items() if k != LOCK}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RecipeWarning)  # nobody wrote the lock file by hand
+        there = {k: v for k, v in gather(file).data.items() if k != LOCK}
     here = recipe.resolved()
     changed = differences(there, here)
     if changed:
