@@ -1,0 +1,1 @@
+"""A schedule and a sampler from outside of diffloom."""
