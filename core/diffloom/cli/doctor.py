@@ -11,6 +11,7 @@ import typer
 
 from diffloom.cli import options
 from diffloom.cli.console import aligned, out, out_json, size
+from diffloom_registry import DiffloomError
 
 _SLOW = 1.0
 
@@ -126,7 +127,7 @@ def _plugins() -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, in
             "version": found.entry.version,
             "source": found.entry.source,
             "value": found.entry.value,
-            "reason": found.error.message + (f": {found.error.got}" if found.error.got else ""),
+            "reason": _reason(found.error),
             "remedy": found.error.remedy,
         }
         for found in [*registry.broken(), *hooks.doctor()]
@@ -139,3 +140,9 @@ def _plugins() -> tuple[list[dict[str, Any]], list[dict[str, Any]], dict[str, in
     ]
     counts = Counter(entry.source for entry in [*registry.entries(), *hooks.available()])
     return broken, slow, dict(sorted(counts.items()))
+
+
+def _reason(error: DiffloomError) -> str:
+    """Return what is wrong, what was expected and what came, on one line."""
+    parts = [f"expected {error.expected}" if error.expected else "", f"got {error.got}" if error.got else ""]
+    return ": ".join([error.message, *([", ".join(part for part in parts if part)] if any(parts) else [])])

@@ -5,9 +5,6 @@ nobody from working. `--help` imports only those whose source speaks of the hook
 """
 
 from collections.abc import Callable, Iterable
-from importlib.machinery import PathFinder
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import typer
@@ -28,11 +25,12 @@ def verbs(taken: Iterable[str], tell: Callable[[str], None], *, every: bool) -> 
     """
     from diffloom.engine import hooks as specs
     from diffloom_registry.hooks import Hooks
+    from diffloom_registry.loading import mentions
 
     owners = dict.fromkeys(taken, "diffloom")
     found: dict[str, Any] = {}
     for entry in Hooks("diffloom", specs).available():
-        if not (every or _names_hook(entry.value.partition(":")[0])):
+        if not (every or mentions(entry.value.partition(":")[0], _HOOK)):
             continue
         try:
             own = _asked(entry)
@@ -60,19 +58,3 @@ def _asked(entry: Entry) -> dict[str, Any]:
     if not (app.registered_commands or app.registered_groups):
         return {}
     return dict(get_group(app).commands)
-
-
-def _names_hook(module: str) -> bool:
-    """Tell whether a module's source names the hook, without importing it; true where there is no source to read."""
-    head, *rest = module.split(".")
-    try:
-        spec = find_spec(head)
-        for end in range(len(rest)):
-            if spec is None or spec.submodule_search_locations is None:
-                return True
-            spec = PathFinder.find_spec(".".join((head, *rest[: end + 1])), list(spec.submodule_search_locations))
-        if spec is None or spec.origin is None:
-            return True
-        return _HOOK in Path(spec.origin).read_text(encoding="utf-8")
-    except (ImportError, OSError, ValueError):
-        return True
