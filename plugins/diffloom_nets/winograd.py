@@ -118,7 +118,9 @@ def _weight_gradient(x: Tensor, grad: Tensor, like: Tensor) -> Tensor:
 def _framed(x: Tensor, silu: bool = False) -> Tensor:
     """Return x, or silu(x), with zeros around it up to whole tiles, (B, H′ + 2, W′ + 2, C), in a buffer."""
     batch, channels, height, width = x.shape
-    frame = _buffer("frame", batch, _tiles(height) * _TILE + 2, _tiles(width) * _TILE + 2, channels).zero_()
+    frame = _buffer("frame", batch, _tiles(height) * _TILE + 2, _tiles(width) * _TILE + 2, channels)
+    for edge in (frame[:, :1], frame[:, height + 1 :], frame[:, :, :1], frame[:, :, width + 1 :]):
+        edge.zero_()
     inside = frame[:, 1 : height + 1, 1 : width + 1].permute(0, 3, 1, 2)
     if silu and x.dtype == frame.dtype:
         torch.ops.aten.silu.out(x, out=inside)

@@ -1,7 +1,8 @@
 """The U-Net of DDPM against diffusers' on the same weights: `python -m tests.benchmarks.unet [--quick] [--threads 1]`.
 
 Both run in the same process, round after round in turn, so that whatever else the machine does meets both alike;
-medians count, after a warm-up. diffusers runs as it comes and in channels_last; the faster of the two is compared.
+medians count, after a warm-up. With one thread the clock is that thread's CPU time, which other work on the cores
+stretches least. diffusers runs as it comes and in channels_last; the faster of the two is compared.
 Memory is the peak of a process of its own for each side, its imports included.
 """
 
@@ -117,13 +118,14 @@ def ddim(batch: int, steps: int) -> Sides:
 
 def seconds(sides: Sides, rounds: int) -> dict[str, float]:
     """Return the median time of each side, all of them run in turn."""
+    clock = time.thread_time if torch.get_num_threads() == 1 else time.perf_counter
     times: dict[str, list[float]] = {name: [] for name in sides}
     for number in range(rounds + 1):
         for name, side in sides.items():
-            start = time.perf_counter()
+            start = clock()
             side()
             if number:  # the first round warms up
-                times[name].append(time.perf_counter() - start)
+                times[name].append(clock() - start)
     return {name: median(values) for name, values in times.items()}
 
 
