@@ -83,7 +83,8 @@ def rows(names: Sequence[str], spacings: Sequence[str]) -> Iterator[Row]:
     """Yield every setting of every sampler; a setting that names its own spacing keeps it."""
     for name in names:
         seen: list[Mapping[str, Any]] = []
-        for example in getattr(registry.get("sampler", name), "examples", ({},)):
+        examples: Any = getattr(registry.get("sampler", name), "examples", ({},))
+        for example in examples:
             for spacing in spacings:
                 settings = {"spacing": spacing, **example}
                 if settings not in seen:
@@ -161,8 +162,7 @@ def verdict(found: Sequence[Row]) -> str:
     said = f"Best at {FEW} evaluations: {best.title}, {_said(best.figures[FEW])}."
     reference = [row for row in found if row.name == REFERENCE and MANY in row.figures]
     if reference:
-        other = min(reference, key=lambda row: row.figures[MANY]["fid/classifier"])
-        said += f" {other.title} at {MANY}: {_said(other.figures[MANY])}."
+        said += f" {reference[0].title} at {MANY}: {_said(reference[0].figures[MANY])}."
     return said
 
 
