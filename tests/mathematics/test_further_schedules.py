@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from diffloom.errors import DataError, IncompatibleParts
 from diffloom.schedule import Schedule, ScheduleError
-from diffloom_ddpm.schedules import Cosine, Linear, ScaledLinear
+from diffloom_ddpm.schedules import Cosine, Linear, ScaledLinear, Sigmoid
 from diffloom_solvers.curves import Exponential, Laplace, Polynomial, Quadratic, Sqrt
 from diffloom_solvers.derived import Respaced, Table, ZeroTerminalSNR
 from diffloom_solvers.flow import Flow
@@ -162,3 +162,22 @@ def test_table_says_what_is_wrong(tmp_path: Path) -> None:
         Table(file=str(tmp_path / "other.npz")).alpha(0)
     with pytest.raises(ScheduleError, match="does not fall"):
         Table(file=str(tmp_path / "flat.npz")).alpha(0)
+
+
+@pytest.mark.parametrize(
+    ("schedule", "family"),
+    [
+        *((cls(), "vp") for cls in (Linear, ScaledLinear, Cosine, Sqrt, Quadratic, Exponential, Laplace, Polynomial)),
+        *((Sigmoid(of=of), "vp") for of in ("beta", "alpha-bar")),
+        (Sqrt(of="beta"), "vp"),
+        (ZeroTerminalSNR(schedule=Linear()), "vp"),
+        (Respaced(schedule=Linear(), steps=50), "vp"),
+        (Karras(), "ve"),
+        (Flow(shift=3.0), "flow"),
+    ],
+)
+def test_every_schedule_is_exactly_of_its_family(schedule: Schedule, family: str) -> None:
+    alpha, sigma = schedule.table()
+    excess = {"vp": alpha**2 + sigma**2, "ve": alpha, "flow": alpha + sigma}[family] - 1
+    assert float(excess.abs().max()) < 1e-12
+    assert schedule.path == family

@@ -49,6 +49,18 @@ def test_conversions_invert_on_every_path(schedule: Schedule, one: Prediction, o
 
 
 @law
+@given(schedules(zero_terminal_snr=False), st.sampled_from(KINDS))
+def test_the_score_converts_to_every_kind_and_back(schedule: Schedule, kind: Prediction) -> None:
+    t = torch.arange(schedule.steps)
+    _, eps, x_t = example(schedule, t)
+    alpha, sigma = schedule.alpha(t), schedule.sigma(t)
+    score = -eps / sigma[:, None, None]
+    output = Denoised.from_score(score, x_t, alpha, sigma).to_output(kind, alpha, sigma)
+    again = Denoised.from_output(kind, output, x_t, alpha, sigma).score(sigma)
+    torch.testing.assert_close(again, score, rtol=1e-9, atol=1e-9)
+
+
+@law
 @given(schedules(zero_terminal_snr=True, paths=["vp", "flow", "other"]))
 def test_all_but_noise_are_defined_where_no_data_is_left(schedule: Schedule) -> None:
     t = torch.tensor([schedule.steps - 1])

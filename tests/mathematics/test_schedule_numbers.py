@@ -159,3 +159,11 @@ def test_a_scaled_schedule_needs_more_than_twenty_steps() -> None:
     with pytest.raises(IncompatibleParts, match="more than 20 steps"):
         Linear(steps=20, scaled=True).alpha(0)
     Linear(steps=21, scaled=True).alpha(0)
+
+
+def test_temperature_steepens_the_sigmoid() -> None:
+    # Chen 2023, algorithm 1 with start −3, end 3, τ = 0.7, evaluated at u = 1/4, 1/2, 3/4
+    schedule = Sigmoid(tau=0.7)
+    for t, place in ((249, -1.5), (499, 0.0), (749, 1.5)):
+        low, high, here = (1 / (1 + math.exp(-x / 0.7)) for x in (-3.0, 3.0, place))
+        assert alpha_bar(schedule, t) == approx((high - here) / (high - low), 9)

@@ -16,6 +16,7 @@ from diffloom.noise import Noise
 from diffloom.prediction import Denoised
 from diffloom.sampler import Sampler, State
 from diffloom.schedule import Schedule
+from diffloom.testing.convergence import measure, order
 from diffloom.testing.oracles import DiagonalGaussian, Mixture, Oracle
 from diffloom.testing.strategies import schedules
 from diffloom_ddim.sampler import DDIM
@@ -135,6 +136,33 @@ def test_measured_order(sampler: Sampler, measured: float, spacing: str) -> None
     slope = math.log2(found[0] / found[1])
     assert slope >= sampler.order - 0.2
     assert slope == pytest.approx(measured, abs=0.12)
+
+
+def test_higher_orders_err_less() -> None:
+    ladder: list[list[Sampler]] = [
+        [Euler(), DPMSolverPP(variant="1")],
+        [Heun(), DPMSolverPP(), DPMSolverPP(variant="2s"), PNDM()],
+        [UniPC(), UniPC(form="bh1")],
+        [UniPC(solver_order=3)],
+    ]
+    for count in (100, 200):
+        found = [[measure(sampler, [count])[0].error for sampler in rung] for rung in ladder]
+        for lower, higher in pairwise(found):
+            assert max(higher) < min(lower)
+
+
+def test_orders_of_stochastic_samplers_are_those_of_their_moments() -> None:
+    for sampler, claimed, measured in (
+        (DDIM(eta=1.0), 1, 0.98),
+        (EulerAncestral(), 1, 0.98),
+        (DPMSolverPP(variant="1", eta=1.0), 1, 0.98),
+        (DPMSolverPP(eta=1.0), 2, 1.98),
+        (DPMSolverPP(variant="3m", eta=1.0), 2, 2.08),
+    ):
+        assert sampler.order == claimed
+        assert order(measure(sampler, (80, 160))) == pytest.approx(measured, abs=0.03)
+    clipped = DDIM(eta=1.0, clip=1.0)  # its steps are not affine, so its moments are not measured
+    assert math.isnan(order(measure(clipped, (10, 20))))
 
 
 @pytest.mark.parametrize("sampler", [DPMSolverPP(variant="3m"), DEIS()])
