@@ -275,8 +275,8 @@ def test_diffusers_comes_closer_with_more_steps(spacing: str, one: Tensor) -> No
 def test_ours_comes_closer_with_more_steps(one: Tensor) -> None:
     oracle = DiagonalGaussian(Linear(), 0.3, 0.5)
     for spacing in get_args(Spacing):
-        samplers = [DDIM(steps=count, spacing=spacing) for count in (200, 600)]
+        samplers = [DDIM(steps=count, spacing=spacing) for count in (100, 200)]
         flows = [oracle.flow(one, sampler.grid(Linear()).times[0]) for sampler in samplers]
         found = [sampler.sample(oracle, Linear(), one) for sampler in samplers]
         errors = [float((x - flow).abs()) for x, flow in zip(found, flows, strict=True)]
-        assert errors[1] < errors[0] / 1.9
+        assert errors[1] < errors[0] / 1.7
