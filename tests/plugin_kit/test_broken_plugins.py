@@ -53,7 +53,7 @@ WAYS: Mapping[str, Broken] = {
     "wrong-base": Broken("class Bad: ...", "wrong base class", "derive it from Sampler"),
     "wrong-kind": Broken(f"{HEAD}Bad = Good", "wrong base class", "publish it as a sampler", kind="schedule"),
     "abstract-left": Broken(
-        "from diffloom import Sampler\nclass Bad(Sampler): ...", "abstract methods are left: step", "implement them"
+        "from diffloom import Sampler\nclass Bad(Sampler): ...", "abstract methods are left: got step", "implement them"
     ),
     "no-annotation": Broken(
         constructor("size=3"), "parameter 'size' of its constructor has no annotation", "annotate it, such as size: int"
@@ -72,7 +72,7 @@ WAYS: Mapping[str, Broken] = {
     ),
     "old-signature": Broken(
         "from diffloom import Sampler\nclass Bad(Sampler):\n    def step(self, model, x, t): return x\n",
-        "its 'step' cannot be called as Sampler says: step(model, x, t)",
+        "its 'step' cannot be called as Sampler says: expected step(model, schedule, grid, state, noise), got",
         "write it for this version of Sampler, or upgrade bw-old-signature",
     ),
     "old-final": Broken(
