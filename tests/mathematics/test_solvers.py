@@ -28,8 +28,7 @@ from diffloom_solvers.euler import Euler
 from diffloom_solvers.euler_ancestral import EulerAncestral
 from diffloom_solvers.heun import Heun
 from diffloom_solvers.karras import Karras
-from diffloom_solvers.lcm import LCM
-from diffloom_solvers.pndm import IPNDM, PNDM, WEIGHTS
+from diffloom_solvers.pndm import IPNDM, PNDM
 from diffloom_solvers.steps import towards
 from diffloom_solvers.unipc import UniPC
 
@@ -315,26 +314,6 @@ def test_the_noise_of_churn_is_scaled() -> None:
     assert found[1.5, 1.0] - found[1.0, 0.0] == pytest.approx(1.5 * added, rel=1e-9)
 
 
-def test_adams_bashforth_weights_sum_to_one() -> None:
-    assert [sum(row) for row in WEIGHTS] == pytest.approx([1] * 4)
-
-
-@pytest.mark.parametrize(("warmup", "evaluations"), [("plms", 11), ("runge-kutta", 19)])
-def test_evaluations_of_pndm(warmup: str, evaluations: int) -> None:
-    asked: list[float] = []
-
-    def model(x: Tensor, t: Tensor) -> Denoised:
-        asked.append(float(t))
-        return network(LINEAR)(x, t)
-
-    sampler = PNDM(steps=10, spacing="leading", warmup=warmup)  # type: ignore[arg-type]
-    sampler.sample(model, LINEAR, torch.ones(1, 1))
-    assert len(asked) == evaluations
-    plms = [900, 800, *range(800, -1, -100)]
-    kutta = [900, 850, 850, 800, 800, 750, 750, 700, 700, 650, 650, *range(600, -1, -100)]
-    assert asked == (plms if warmup == "plms" else [*kutta[:11], 600, *kutta[11:]])
-
-
 def test_heun_evaluates_twice_but_for_the_last_step() -> None:
     asked: list[float] = []
 
@@ -344,26 +323,6 @@ def test_heun_evaluates_twice_but_for_the_last_step() -> None:
 
     Heun(steps=7).sample(model, LINEAR, torch.ones(1, 1))
     assert len(asked) == 13
-
-
-@pytest.mark.parametrize(
-    ("count", "times"),
-    [
-        (1, [999]),
-        (2, [999, 499]),
-        (4, [999, 759, 499, 259]),
-        (8, [999, 879, 759, 639, 499, 379, 259, 139]),
-    ],
-)
-def test_levels_of_lcm(count: int, times: list[int]) -> None:
-    assert LCM(steps=count).grid(LINEAR).t.tolist() == times
-
-
-def test_boundary_of_lcm() -> None:
-    assert LCM().boundary(999) == pytest.approx((2.50500750374e-9, 0.999999998747), rel=1e-11)
-    assert LCM().boundary(19) == pytest.approx((6.92515979806e-6, 0.999996537414), rel=1e-11)
-    assert LCM().boundary(0) == (1, 0)
-    assert not LCM(steps=1).stochastic
 
 
 def test_lagrange_integrals_against_quadrature() -> None:

@@ -10,6 +10,7 @@ PREDICTIONS = "tests/mathematics/test_predictions.py"
 ANCESTRAL = "tests/mathematics/test_ancestral.py"
 DDIM = "tests/mathematics/test_ddim.py"
 SOLVERS = "tests/mathematics/test_solvers.py"
+SINGLE = "tests/mathematics/test_single_solvers.py"
 PARITY = "tests/mathematics/test_solver_parity.py"
 CONTRACTS = "tests/mathematics/test_contracts.py"
 ORACLES = "tests/mathematics/test_oracles.py"
@@ -208,7 +209,7 @@ SAMPLERS = [
     ),
     *_mutants(
         _SOLVERS + "pndm.py",
-        (SOLVERS, PARITY),
+        (SINGLE, SOLVERS, PARITY),
         ("(3 / 2, -1 / 2)", "(3 / 2, 1 / 2)"),
         ("(23 / 12, -16 / 12, 5 / 12)", "(23 / 12, -16 / 12, -5 / 12)"),
         ("(55 / 24, -59 / 24, 37 / 24, -9 / 24)", "(55 / 24, -59 / 24, -9 / 24, 37 / 24)"),
@@ -229,7 +230,7 @@ SAMPLERS = [
     ),
     *_mutants(
         _SOLVERS + "lcm.py",
-        (SOLVERS, PARITY),
+        (SINGLE, PARITY),
         ("(out, said.x0), (skip, state.x)", "(out, said.x0), (-skip, state.x)"),
         ("j * (total // origin) - 1", "j * (total // origin)"),
         ("tau / math.sqrt(size)", "tau / size"),
