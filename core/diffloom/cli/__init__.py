@@ -4,7 +4,12 @@ Data go to stdout, everything else to stderr. Exit codes: 0 all is well, 2 the u
 No verb imports torch before it runs, so listing and helping are instant.
 """
 
+import os
 from collections.abc import Sequence
+
+# Threads that wait for each other sleep rather than spin: on a machine with other work, spinning costs several times
+# the time of the work itself. OpenMP reads this when torch is loaded; what the user has set stays.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
