@@ -14,19 +14,23 @@ import contextlib
 import importlib
 import os
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.mutation.mutants import MUTANTS, Mutant
 
 ROOT = Path(__file__).parents[2]
 TREES = ("core", "registry", "plugins", "tests", "recipes")
-PRELOADED = ("torch", "hypothesis", "scipy.integrate", "diffusers", "pydantic", "sklearn", "pytest", "_pytest.pytester")
+PRELOADED = ("torch", "hypothesis", "scipy.integrate", "diffusers", "pydantic", "sklearn", "_pytest.pytester")
 WHOLE = ("tests/mathematics", "tests/ddpm")
-LIMIT = 600
+LIMIT = 1800
+_FAILED = int(pytest.ExitCode.TESTS_FAILED)
 
 
 def main() -> int:
@@ -66,7 +70,7 @@ def _run(chosen: Sequence[Mutant], folder: Path, jobs: int) -> list[Mutant]:
             running[child] = (mutant, time.monotonic())
         child, status = os.wait()
         mutant, started = running.pop(child)
-        caught = os.waitstatus_to_exitcode(status) != 0
+        caught = os.waitstatus_to_exitcode(status) in (_FAILED, -signal.SIGALRM)
         survived += [] if caught else [mutant]
         took = f"{time.monotonic() - started:5.1f} s"
         if mutant.old:
@@ -88,11 +92,7 @@ def _tree(mutant: Mutant, folder: Path) -> Path:
 
 def _notice(mutant: Mutant, tree: Path) -> int:
     """Return 1 if a test fails in this process, which is a copy made for one mutant."""
-    import signal
-
-    import pytest
-
-    signal.alarm(LIMIT)  # a mutant that never ends is caught too
+    signal.alarm(LIMIT)  # who waits this long for one has noticed it
     os.chdir(tree)
     here = {str(ROOT / name) for name in ("", *TREES)}
     kept = [place for place in sys.path if place.rstrip("/") not in here and place not in ("", str(ROOT))]
@@ -102,11 +102,10 @@ def _notice(mutant: Mutant, tree: Path) -> int:
     quiet = ["-x", "-q", "-o", "addopts=", "-p", "no:cacheprovider", "-p", "no:xdist", "-m", "not slow"]
     only = ["-k", mutant.only] if mutant.only else []
     with open(os.devnull, "w") as sink, contextlib.redirect_stdout(sink), contextlib.redirect_stderr(sink):
-        if pytest.main([*quiet, *only, *mutant.tests]) != 0:
-            return 1
-        if not mutant.old:
-            return 0
-        return int(pytest.main([*quiet, *WHOLE]) != 0)
+        code = int(pytest.main([*quiet, *only, *mutant.tests]))
+        if code == pytest.ExitCode.OK and mutant.old:
+            code = int(pytest.main([*quiet, *WHOLE]))
+    return _FAILED if code == pytest.ExitCode.INTERRUPTED else code  # by a module that could not be imported
 
 
 if __name__ == "__main__":
