@@ -307,7 +307,7 @@ FOUNDATIONS = [
     ),
     *_mutants(
         "core/diffloom/testing/oracles.py",
-        (ORACLES,),
+        (ORACLES, SOLVERS, DDIM),
         ("residual = (x_t - alpha * mean) /", "residual = (x_t + alpha * mean) /"),
         ("alpha_s * mean + (x_t - alpha_t * mean) * ratio**0.5", "alpha_s * mean + (x_t - alpha_t * mean) * ratio"),
         ("- 0.5 * residual**2 * total", "+ 0.5 * residual**2 * total"),
