@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from diffloom.engine.run import Run
     from diffloom.errors import DiffloomError
     from diffloom.kinds import registry
+    from diffloom.layout import Layout, Weld
     from diffloom.metric import Metric
     from diffloom.noise import Noise
     from diffloom.prediction import Denoised
@@ -37,6 +38,7 @@ _HOMES = {
     "DiffloomError": "errors",
     "Gaussian": "schedule",
     "Grid": "sampler",
+    "Layout": "layout",
     "Loss": "task",
     "Metric": "metric",
     "Noise": "noise",
@@ -53,6 +55,7 @@ _HOMES = {
     "Tap": "condition",
     "Task": "task",
     "Transform": "data",
+    "Weld": "layout",
     "hook": "engine.hooks",
     "load": "recipe.recipe",
     "registry": "kinds",
@@ -69,6 +72,7 @@ __all__ = [
     "DiffloomError",
     "Gaussian",
     "Grid",
+    "Layout",
     "Loss",
     "Metric",
     "Noise",
@@ -85,6 +89,7 @@ __all__ = [
     "Tap",
     "Task",
     "Transform",
+    "Weld",
     "build",
     "hook",
     "load",

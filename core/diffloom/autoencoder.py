@@ -6,11 +6,13 @@ use the `identity` autoencoder: no task ever branches on it.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
+from diffloom.layout import Layout
 from diffloom.noise import Noise
 
 
@@ -72,3 +74,7 @@ class Autoencoder(nn.Module, ABC):
     @abstractmethod
     def decode(self, z: Tensor) -> Tensor:
         """Return images (B, C, H, W) for scaled latents z (B, latent_channels, H/stride, W/stride)."""
+
+    def layouts(self) -> Sequence[Layout]:
+        """Return how other libraries store the weights of this part, as it is configured; none by default."""
+        return ()

@@ -5,11 +5,13 @@ inherited `forward` returns it. `null` gives the code of "nothing said", for gui
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor, nn
 
 from diffloom.condition import Condition, Ports
+from diffloom.layout import Layout
 
 Batch = dict[str, Any]
 """Conventional keys: `image` (B, C, H, W) in [−1, 1], `label` (B,) int64, `mask`, `caption`, `low_res`, …"""
@@ -49,3 +51,7 @@ class Conditioner(nn.Module, ABC):
         if not isinstance(code, Condition):
             raise TypeError(f"{type(self).__name__}.encode does not return a Condition, so it must define forward")
         return code
+
+    def layouts(self) -> Sequence[Layout]:
+        """Return how other libraries store the weights of this part, as it is configured; none by default."""
+        return ()

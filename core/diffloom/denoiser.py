@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from diffloom.condition import Condition, Ports, Tap
+from diffloom.layout import Layout
 
 
 class Denoiser(nn.Module, ABC):
@@ -40,3 +41,7 @@ class Denoiser(nn.Module, ABC):
         Returns:
             (B, out_channels, *spatial); or that and {tap: feature map} when `read` is given.
         """
+
+    def layouts(self) -> Sequence[Layout]:
+        """Return how other libraries store the weights of this network, as it is configured; none by default."""
+        return ()

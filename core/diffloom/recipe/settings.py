@@ -24,7 +24,10 @@ class ModuleSettings(Settings):
 
     weights: Annotated[
         str | None,
-        Field(description="A .safetensors file, or run:NAME for this role's averaged weights of an earlier run."),
+        Field(
+            description="A .safetensors file or a folder of shards, ours or in a layout that the component knows; "
+            "or run:NAME for this role's averaged weights of an earlier run."
+        ),
     ] = None
     freeze: Annotated[bool, Field(description="Keep the weights as they are during training.")] = False
 

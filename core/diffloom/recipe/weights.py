@@ -1,15 +1,21 @@
 """Weights: what `weights:` and `freeze:` do to a part when it is built."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from diffloom import checkpoint
 from diffloom.errors import CheckpointError
+from diffloom.layout import Layout, layouts_of
 from diffloom.recipe.settings import ModuleSettings
+from diffloom.stored import Stored, stored
+
+Tensors = dict[str, Tensor]
 
 _RUN = "run:"
+_HALF = 0.5
 
 
 class Weights:
@@ -17,7 +23,7 @@ class Weights:
 
     Args:
         runs: The folder in which `run:NAME` finds NAME.
-        pretend: Compare names and shapes with the file's header, and read nothing.
+        pretend: Compare names and shapes with the file's header, and read no tensor.
     """
 
     def __init__(self, runs: Path, *, pretend: bool) -> None:
@@ -44,15 +50,12 @@ class Weights:
 
     def _load(self, part: nn.Module, name: str, role: str | None, path: str) -> None:
         file, prefix = self._file(name, role, path)
-        wanted = {key: tuple(value.shape) for key, value in part.state_dict().items()}
-        found = {
-            key.removeprefix(prefix): shape for key, shape in checkpoint.shapes(file).items() if key.startswith(prefix)
-        }
-        _compare(wanted, found, f"{path}.weights ({file})")
-        self.hashes[path] = checkpoint.sha256(file)
+        where = f"{path}.weights ({file})"
+        source = stored(file)
+        self.hashes[path] = source.sha256()
+        fitted = fit(part, source, where, prefix)
         if not self.pretend:
-            tensors = checkpoint.load_tensors(file)
-            part.load_state_dict({key: tensors[prefix + key] for key in wanted})
+            part.load_state_dict(fitted(source.read()))
 
     def _file(self, name: str, role: str | None, path: str) -> tuple[Path, str]:
         if not name.startswith(_RUN):
@@ -69,6 +72,44 @@ class Weights:
                 remedy="train that recipe first, or start this one from the folder that holds its runs",
             )
         return newest / "average.safetensors", f"{role}:"
+
+
+def fit(part: nn.Module, source: Stored, where: str, prefix: str = "") -> Callable[[Mapping[str, Tensor]], Tensors]:
+    """Return what turns a file's tensors into a part's state; names and shapes are compared with its header alone.
+
+    Args:
+        part: What the weights are for; it may be on the meta device.
+        source: Where they are.
+        where: What an error is about.
+        prefix: Before the part's own keys in the file.
+
+    Raises:
+        CheckpointError: Where they are neither in our own layout nor in one that the part knows.
+    """
+    wanted = {key: tuple(value.shape) for key, value in part.state_dict().items()}
+    own = {key.removeprefix(prefix): shape for key, shape in source.shapes.items() if key.startswith(prefix)}
+    layout = None if own.keys() == wanted.keys() else nearest(part, source)
+    if layout is None:
+        _compare(wanted, own, where)
+        return lambda tensors: {key: tensors[prefix + key] for key in wanted}
+    ghosts = {key: torch.empty(shape, device="meta") for key, shape in source.shapes.items()}
+    try:
+        found = {key: tuple(tensor.shape) for key, tensor in layout.read(ghosts).items()}
+    except CheckpointError as error:
+        error.where = where
+        raise
+    _compare(wanted, found, f"{where}, in the layout of {layout.name}")
+    return layout.read
+
+
+def nearest(part: nn.Module, source: Stored) -> Layout | None:
+    """Return the foreign layout of a part that shares most keys with a file; nothing where none shares half."""
+    shares = []
+    for layout in layouts_of(part):
+        difference = layout.compare(source.shapes)
+        shares.append((difference.shared / (difference.shared + len(difference.missing)), layout))
+    share, best = max(shares, key=lambda pair: pair[0], default=(0.0, None))
+    return best if share > _HALF else None
 
 
 def _compare(wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], where: str) -> None:
