@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.nets.parity import pair, twin
+from tests.unet.parity import pair, twin
 
 CIFAR: dict[str, Any] = {"channels": 128, "attention": (16,)}
 say = print
@@ -147,7 +147,7 @@ def peak(side: str, work: str, batch: int) -> float:
 def alone(side: str, work: str, batch: int) -> None:
     """Do some work on one side and print the peak memory of this process in MiB."""
     from diffloom.space import Space
-    from diffloom_ddpm.unet import UNet
+    from diffloom_unet import UNet
 
     if side == "diffloom":
         net: Any = UNet(space=Space(3, (32, 32)), **CIFAR)

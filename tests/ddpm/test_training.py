@@ -7,7 +7,7 @@ from diffloom.noise import Noise, mix
 from diffloom.space import Space
 from diffloom_ddpm.generate import Generate
 from diffloom_ddpm.schedules import Cosine
-from diffloom_ddpm.unet import UNet
+from diffloom_unet import UNet
 
 from .parts import loss_of, system
 

@@ -8,7 +8,7 @@ from diffloom.errors import DataError, IncompatibleParts
 from diffloom.space import Space
 from diffloom_ddpm.class_label import ClassLabel
 from diffloom_ddpm.identity import Identity
-from tests.nets.test_unet import small
+from tests.unet.test_unet import small
 
 
 def test_each_class_and_none_have_a_row_of_the_denoiser_s_width() -> None:

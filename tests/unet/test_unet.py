@@ -7,9 +7,9 @@ import torch
 from diffloom.condition import Condition
 from diffloom.errors import IncompatibleParts
 from diffloom.space import Space
-from diffloom_ddpm.unet import UNet
+from diffloom_unet import UNet
 from diffloom_nets import group_count
-from tests.nets.parity import pair, scramble
+from tests.unet.parity import pair, scramble
 
 IDDPM: dict[str, Any] = {
     "channels": 128,

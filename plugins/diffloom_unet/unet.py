@@ -16,7 +16,7 @@ from diffloom.condition import Condition, Ports, Tap
 from diffloom.denoiser import Denoiser
 from diffloom.errors import IncompatibleParts
 from diffloom.space import Space
-from diffloom_ddpm.stages import Plan, Stage
+from diffloom_unet.stages import Plan, Stage
 from diffloom_nets import (
     Conv2d,
     Convention,

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 
 from diffloom.space import Space
 from diffloom.vision_compat import ensure_torchvision
-from diffloom_ddpm.stages import Stage
-from diffloom_ddpm.unet import UNet
+from diffloom_unet.stages import Stage
+from diffloom_unet import UNet
 from diffloom_nets import zero
 
 _MUTED = {f"mid_block.attentions.0.group_norm.{name}" for name in ("weight", "bias")}

@@ -7,7 +7,7 @@ import torch
 
 from diffloom.condition import Affine, Condition
 from diffloom.errors import IncompatibleParts
-from tests.nets.test_unet import small
+from tests.unet.test_unet import small
 
 NET = small()
 NAMES = [tap.name for tap in NET.taps]

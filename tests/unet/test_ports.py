@@ -8,8 +8,8 @@ import torch
 
 from diffloom.condition import Condition, stack
 from diffloom.conditioner import Conditioner
-from tests.nets.parity import scramble
-from tests.nets.test_unet import small
+from tests.unet.parity import scramble
+from tests.unet.test_unet import small
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "packages" / "diffloom_port_examples" / "src"))
 
