@@ -72,11 +72,13 @@ class Layout:
 
     Attributes:
         name: Whose layout it is: `diffusers`, `ldm`, …
-        welds: Every tensor of the component's state, each once.
+        welds: Every tensor of the component's state but the constants, each once.
         prefix: Before every foreign key, in files that hold several models; other keys of such a file are passed
             over.
         aliases: (regular expression, replacement) applied in turn to foreign keys without the prefix: old spellings.
         ignored: Regular expressions of foreign keys that carry nothing.
+        constants: Our tensors that a foreign file lacks, such as the scale of latents, which stands in its
+            configuration: key → value, never on the meta device.
         config: What describes the component there: diffusers' config.json.
     """
 
@@ -85,6 +87,7 @@ class Layout:
     prefix: str = ""
     aliases: tuple[tuple[str, str], ...] = ()
     ignored: tuple[str, ...] = ()
+    constants: Mapping[str, Tensor] = field(default_factory=lambda: MappingProxyType({}))
     config: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
 
     def compare(self, keys: Iterable[str]) -> Difference:
@@ -109,7 +112,7 @@ class Layout:
                 remedy="give the component the parameters that the weights were trained with",
             )
         names = self._own(state)
-        return {weld.ours: self._joined(weld, names, state) for weld in self.welds}
+        return {weld.ours: self._joined(weld, names, state) for weld in self.welds} | dict(self.constants)
 
     def write(self, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Return foreign tensors from ours.
@@ -117,7 +120,7 @@ class Layout:
         Raises:
             CheckpointError: Where `state` is not that of the component.
         """
-        ours = {weld.ours for weld in self.welds}
+        ours = {weld.ours for weld in self.welds} | self.constants.keys()
         if ours != state.keys():
             odd = sorted(ours ^ state.keys())
             raise CheckpointError(

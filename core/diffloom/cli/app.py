@@ -15,6 +15,7 @@ from diffloom.cli.checking import check
 from diffloom.cli.console import note
 from diffloom.cli.doctor import doctor
 from diffloom.cli.evaluating import evaluate
+from diffloom.cli.importing import import_
 from diffloom.cli.new_plugin import new_plugin
 from diffloom.cli.options import add
 from diffloom.cli.plotting import app as plot
@@ -103,6 +104,7 @@ add(app, "train", train)
 add(app, "sample", sample)
 add(app, "eval", evaluate)
 add(app, "check", check)
+add(app, "import", import_)
 add(app, "list", listing)
 add(app, "show", show)
 add(app, "schema", schema)

@@ -10,9 +10,10 @@ from diffloom import checkpoint
 from diffloom.errors import CheckpointError
 from diffloom.layout import Layout, layouts_of
 from diffloom.recipe.settings import ModuleSettings
-from diffloom.stored import Stored, stored
+from diffloom.stored import stored
 
 Tensors = dict[str, Tensor]
+Shapes = Mapping[str, tuple[int, ...]]
 
 _RUN = "run:"
 _HALF = 0.5
@@ -53,7 +54,7 @@ class Weights:
         where = f"{path}.weights ({file})"
         source = stored(file)
         self.hashes[path] = source.sha256()
-        fitted = fit(part, source, where, prefix)
+        fitted = fit(part, source.shapes, where, prefix)
         if not self.pretend:
             part.load_state_dict(fitted(source.read()))
 
@@ -74,12 +75,12 @@ class Weights:
         return newest / "average.safetensors", f"{role}:"
 
 
-def fit(part: nn.Module, source: Stored, where: str, prefix: str = "") -> Callable[[Mapping[str, Tensor]], Tensors]:
+def fit(part: nn.Module, shapes: Shapes, where: str, prefix: str = "") -> Callable[[Mapping[str, Tensor]], Tensors]:
     """Return what turns a file's tensors into a part's state; names and shapes are compared with its header alone.
 
     Args:
         part: What the weights are for; it may be on the meta device.
-        source: Where they are.
+        shapes: Shapes of the file's tensors, by key.
         where: What an error is about.
         prefix: Before the part's own keys in the file.
 
@@ -87,12 +88,12 @@ def fit(part: nn.Module, source: Stored, where: str, prefix: str = "") -> Callab
         CheckpointError: Where they are neither in our own layout nor in one that the part knows.
     """
     wanted = {key: tuple(value.shape) for key, value in part.state_dict().items()}
-    own = {key.removeprefix(prefix): shape for key, shape in source.shapes.items() if key.startswith(prefix)}
-    layout = None if own.keys() == wanted.keys() else nearest(part, source)
+    own = {key.removeprefix(prefix): shape for key, shape in shapes.items() if key.startswith(prefix)}
+    layout = None if own.keys() == wanted.keys() else nearest(part, shapes)
     if layout is None:
         _compare(wanted, own, where)
         return lambda tensors: {key: tensors[prefix + key] for key in wanted}
-    ghosts = {key: torch.empty(shape, device="meta") for key, shape in source.shapes.items()}
+    ghosts = {key: torch.empty(shape, device="meta") for key, shape in shapes.items()}
     try:
         found = {key: tuple(tensor.shape) for key, tensor in layout.read(ghosts).items()}
     except CheckpointError as error:
@@ -102,11 +103,11 @@ def fit(part: nn.Module, source: Stored, where: str, prefix: str = "") -> Callab
     return layout.read
 
 
-def nearest(part: nn.Module, source: Stored) -> Layout | None:
+def nearest(part: nn.Module, shapes: Shapes) -> Layout | None:
     """Return the foreign layout of a part that shares most keys with a file; nothing where none shares half."""
     shares = []
     for layout in layouts_of(part):
-        difference = layout.compare(source.shapes)
+        difference = layout.compare(shapes)
         shares.append((difference.shared / (difference.shared + len(difference.missing)), layout))
     share, best = max(shares, key=lambda pair: pair[0], default=(0.0, None))
     return best if share > _HALF else None
