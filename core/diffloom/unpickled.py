@@ -75,10 +75,15 @@ def _tensors(content: object, path: str = "") -> dict[str, Tensor]:
 def _stand_in(name: str) -> type:
     """Return a class that takes anything and does nothing."""
 
-    def new(kind: type, *_: object, **__: object) -> object:
-        return object.__new__(kind)
+    class StandIn:
+        def __new__(cls, *_: object, **__: object) -> "StandIn":
+            return object.__new__(cls)
 
-    def nothing(self: object, *_: object, **__: object) -> None:
-        """Take what the file says, and forget it."""
+        def __init__(self, *_: object, **__: object) -> None:
+            """Take what the file says, and forget it."""
 
-    return type(name.rpartition(".")[2], (), {"__new__": new, "__init__": nothing, "__setstate__": nothing})
+        def __setstate__(self, _: object) -> None:
+            """Take what the file says, and forget it."""
+
+    StandIn.__name__ = name.rpartition(".")[2]
+    return StandIn

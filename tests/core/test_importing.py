@@ -53,7 +53,7 @@ def denoiser(recipe: diffloom.Recipe) -> Any:
 
 def single(denoiser: Any, average: float = 0.0) -> dict[str, Tensor]:
     """Return a file's content: the network, its averages `average` larger, and a stranger's tensor."""
-    net = denoiser.layouts()[1].write(denoiser.state_dict())
+    net: dict[str, Tensor] = denoiser.layouts()[1].write(denoiser.state_dict())
     named = {"model_ema." + key.removeprefix("model.").replace(".", ""): value + average for key, value in net.items()}
     return net | (named if average else {}) | {"first_stage_model.w": torch.ones(2)}
 
