@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from diffloom.condition import Condition, Ports
 from diffloom.layout import Layout
+from diffloom.noise import Noise
 
 Batch = dict[str, Any]
 """Conventional keys: `image` (B, C, H, W) in [−1, 1], `label` (B,) int64, `mask`, `caption`, `low_res`, …"""
@@ -38,6 +39,17 @@ class Conditioner(nn.Module, ABC):
     @abstractmethod
     def null(self, code: Code) -> Code:
         """Return the unconditional code, in the shapes of `code`."""
+
+    def vary(self, code: Code, noise: Noise) -> Code:
+        """Return the code with what is left to chance in it drawn, such as noise on a low-resolution image.
+
+        It comes once per sample after `encode`, in training and in sampling; by default nothing is left to chance.
+
+        Args:
+            code: What `encode` returned.
+            noise: One stream per item.
+        """
+        return code
 
     def forward(self, code: Code, x_t: Tensor, t: Tensor, given: Condition) -> Condition:
         """Return what this conditioner adds at time t.

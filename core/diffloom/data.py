@@ -5,7 +5,7 @@ samples that an unbroken one would have seen, with any number of workers.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from numbers import Integral, Real
 from typing import Any
 
@@ -21,7 +21,15 @@ Sample = dict[str, Any]
 
 
 class Transform(ABC):
-    """Base of all transforms: changes one sample."""
+    """Base of all transforms: changes one sample.
+
+    Attributes:
+        needs: Keys that it reads beside `image`.
+        adds: Keys that samples hold after it, and need not hold before.
+    """
+
+    needs: tuple[str, ...] = ()
+    adds: tuple[str, ...] = ()
 
     @abstractmethod
     def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:
@@ -37,7 +45,7 @@ class Dataset(ABC):
 
     Attributes:
         space: The space of `image` after the transforms.
-        keys: What every sample holds.
+        keys: What every sample holds before the transforms.
         classes: Names of the classes, when samples have a `label`.
         transforms: Applied in order to every sample read.
     """
@@ -46,6 +54,15 @@ class Dataset(ABC):
     keys: tuple[str, ...] = ("image",)
     classes: tuple[str, ...] = ()
     transforms: Sequence[Transform] = ()
+
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """What every sample holds after the transforms."""
+        return tuple(dict.fromkeys([*self.keys, *(key for made in self.transforms for key in made.adds)]))
+
+    def column(self, key: str) -> Iterator[Any]:
+        """Yield one key of every sample before the transforms; override it where that needs no whole sample."""
+        return (self.read(index)[key] for index in range(len(self)))
 
     @abstractmethod
     def __len__(self) -> int:

@@ -108,9 +108,9 @@ class Grid:
         return math.hypot(self.levels[0].alpha, self.levels[0].sigma)
 
     def entry(self, strength: float) -> int:
-        """Return the index where a run enters that makes `strength` of all steps, at least one if not 0."""
+        """Return the index where a run enters that makes the whole steps in `strength` of all: ⌊n · strength⌋."""
         count = len(self)
-        made = max(math.floor(strength * count + 0.5), 1 if strength > 0 else 0)
+        made = math.floor(strength * count)
         return count - min(made, count)
 
 

@@ -137,7 +137,8 @@ class Sampler(ABC):
             schedule: The path.
             z: Standard normal noise, (B, C, *spatial).
             x0: Clean data to begin from (image to image), the shape of z; `None` to begin from pure noise.
-            strength: In [0, 1], with x0: which part of the steps to make, so how much may change.
+            strength: In [0, 1], with x0: which part of the steps to make, so how much may change; where that is
+                less than one step, x0 is left as it is.
 
         Raises:
             ValueError: If the strength is not in [0, 1].
@@ -149,7 +150,7 @@ class Sampler(ABC):
             return State(weighted((grid.scale, z)), 0)
         index = grid.entry(strength)
         level = grid.levels[index]
-        return State(x0 if strength == 0 else weighted((level.alpha, x0), (level.sigma, z)), index)
+        return State(x0 if index == len(grid) else weighted((level.alpha, x0), (level.sigma, z)), index)
 
     @typing.final
     def sample(

@@ -147,8 +147,13 @@ class System(nn.Module):
         """Return a draw from the posterior over latents of images (B, C, H, W) in [−1, 1]."""
         return self.autoencoder.encode(images).sample(noise)
 
-    def codes(self, batch: Batch) -> dict[str, Code]:
-        """Return every conditioner's code for a batch; DataError where the batch lacks what one needs."""
+    def codes(self, batch: Batch, noise: Noise | None = None) -> dict[str, Code]:
+        """Return every conditioner's code for a batch; DataError where the batch lacks what one needs.
+
+        Args:
+            batch: What the conditioners read.
+            noise: Draws what a conditioner leaves to chance; without it nothing is.
+        """
         codes = {}
         for name, conditioner in self.conditioners.items():
             missing = [key for key in conditioner.needs if key not in batch]
@@ -160,7 +165,8 @@ class System(nn.Module):
                     got=f"keys {', '.join(sorted(batch)) or 'none'}",
                     remedy=f"use a data set whose samples have '{missing[0]}', or give it with the batch",
                 )
-            codes[name] = conditioner.encode(batch)
+            code = conditioner.encode(batch)
+            codes[name] = code if noise is None else conditioner.vary(code, noise.within("vary", name))
         return codes
 
     def drop(self, codes: Mapping[str, Code], noise: Noise) -> dict[str, Code]:
@@ -188,16 +194,23 @@ class System(nn.Module):
             output = self.denoiser(x_t, t, self.condition(codes, x_t, t))
         return cast(Tensor, output).to(x_t.dtype)
 
-    def model(self, batch: Batch) -> Model:
+    def model(self, batch: Batch, noise: Noise | None = None) -> Model:
         """Return `model(x_t, t) -> Denoised` for the items of a batch, with every guidance scale folded in."""
-        return Guided(self, self.codes(batch))
+        return Guided(self, self.codes(batch, noise))
 
-    def walk(self, batch: Batch, noise: Noise) -> Tensor:
-        """Return clean latents (B, *space.shape) that the sampler finds for a batch, from noise alone."""
+    def walk(self, batch: Batch, noise: Noise, *, x0: Tensor | None = None, strength: float = 1.0) -> Tensor:
+        """Return clean latents (B, *space.shape) that the sampler finds for a batch.
+
+        Args:
+            batch: What the conditioners read.
+            noise: One stream per item.
+            x0: Clean latents (B, *space.shape) to begin from; by default noise alone.
+            strength: With x0, which part of the steps to make, in [0, 1].
+        """
         z = noise.normal(torch.empty(len(noise), *self.space.shape, device=self.device), "start")
-        start = self.sampler.start(self.schedule, z)
+        start = self.sampler.start(self.schedule, z, x0, strength)
         return self.sampler.sample(
-            self.model(batch), self.schedule, start, noise.within("walk"), on_step=self._observer
+            self.model(batch, noise), self.schedule, start, noise.within("walk"), on_step=self._observer
         )
 
     @contextmanager

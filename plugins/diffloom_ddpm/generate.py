@@ -173,7 +173,7 @@ class Generate(Task):
         t, importance = self.times(noise, system.schedule.steps, x0.device)
         eps = noise.normal(x0, "noise")
         x_t = system.schedule.diffuse(x0, t, eps)
-        output = system.output(x_t, t, system.drop(system.codes(batch), noise))
+        output = system.output(x_t, t, system.drop(system.codes(batch, noise), noise))
         return Draft(x0, eps, x_t, t, output), importance.to(x0.dtype)
 
     def _simple(self, system: System, draft: Draft) -> tuple[Tensor, Tensor]:

@@ -149,9 +149,17 @@ def test_strength_enters_on_the_grid(count: int, strength: float) -> None:
     grid = sampler.grid(schedule)
     state = sampler.start(schedule, z, x0=torch.zeros(1, 2, dtype=torch.float64), strength=strength)
     made = count - state.index
-    assert abs(made - strength * count) <= 0.5 or made == 1
-    assert (made == 0) == (strength == 0)
+    assert made <= strength * count < made + 1 or made == strength * count == count
     torch.testing.assert_close(state.x, float(grid.sigma[state.index]) * z)
+
+
+@pytest.mark.parametrize(("strength", "made"), [(0.75, 37), (1.0, 50), (0.999, 49), (0.0, 0), (0.019, 0)])
+def test_the_published_numbers_of_steps_by_strength(strength: float, made: int) -> None:
+    """Meng et al. 2022 in latent diffusion's code: min(int(N·s), N) of N = 50 steps, from index N − n on."""
+    schedule, datum = Linear(steps=100, beta_end=0.3), torch.full((1, 2), 0.3, dtype=torch.float64)
+    state = DDIM(steps=50).start(schedule, torch.randn(1, 2, dtype=torch.float64), x0=datum, strength=strength)
+    assert state.index == 50 - made
+    assert torch.equal(state.x, datum) == (made == 0)
 
 
 def test_image_to_image_goes_on_from_there() -> None:

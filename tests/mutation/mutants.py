@@ -279,7 +279,7 @@ FOUNDATIONS = [
         ("rho * (ends[0] + place * (ends[1] - ends[0])).log()", "rho * (ends[0] - place * (ends[1] - ends[0])).log()"),
         ("log_noise = start + place", "log_noise = start - place"),
         ("return count - min(made, count)", "return min(made, count)"),
-        ("math.floor(strength * count + 0.5)", "math.floor(strength * count - 0.5)"),
+        ("math.floor(strength * count)", "math.ceil(strength * count)"),
         ("math.hypot(self.levels[0].alpha, self.levels[0].sigma)", "self.levels[0].sigma"),
     ),
     *_mutants(

@@ -87,6 +87,7 @@ class _Builder:
         sampler = self._optional("sampler", Sampler)
         task = cast(Task, self._make("task"))
         needs = [key for conditioner in conditioners.values() for key in conditioner.needs]
+        needs += task.needs if task.paired else ()
         plan = Plan(
             data_space=dataset.space,
             prediction=self._prediction(),

@@ -42,14 +42,25 @@ def keys(recipe: Recipe, system: System, dataset: Dataset) -> Iterator[Problem]:
     needs |= {("conditioners", name): c.needs for name, c in system.conditioners.items()}
     for path, wanted in needs.items():
         for key in wanted:
-            if key not in dataset.keys:
+            if key not in dataset.holds:
                 yield Problem(
                     path,
                     f"'{recipe.configs()[path].name}' reads '{key}', and the data have none",
                     expected=f"samples with '{key}'",
-                    got=f"samples with {', '.join(dataset.keys)}",
-                    remedy="use a data set that has it",
+                    got=f"samples with {', '.join(dataset.holds)}",
+                    remedy="use a data set that has it, or a transform that makes it",
                 )
+    held = set(dataset.keys)
+    for index, transform in enumerate(dataset.transforms):
+        for key in sorted(set(transform.needs) - held):
+            yield Problem(
+                ("data", "transforms", index),
+                f"the transform reads '{key}', and no sample has it by then",
+                expected=f"samples with '{key}'",
+                got=f"samples with {', '.join(sorted(held))}",
+                remedy="use a data set that has it, or put the transform that makes it before this one",
+            )
+        held |= set(transform.adds)
 
 
 def classes(recipe: Recipe, system: System, dataset: Dataset) -> Iterator[Problem]:

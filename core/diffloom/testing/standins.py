@@ -115,6 +115,8 @@ def batch(keys: Sequence[str], count: int, space: Space, seed: int = 0) -> dict[
         made[key] = picture(space.channels)
     made["infrared"] = picture(1)
     made["mask"] = (picture(1) > 0).float()
+    made["boxes"] = torch.tensor([[0.25, 0.5, 0.5, 0.25], [0.0, 0.0, 1.0, 1.0]]).expand(count, 2, 4).clone()
+    made["box_labels"] = torch.stack([torch.arange(count) % 2, torch.full((count,), -1)], 1)
     return {key: made[key] for key in keys} if set(keys) <= set(made) else None
 
 

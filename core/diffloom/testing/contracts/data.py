@@ -8,7 +8,8 @@ from torch import Tensor
 
 from diffloom.data import Dataset, Transform
 from diffloom.space import Space
-from diffloom.testing.contracts.base import Contract, Make, equal, require
+from diffloom.testing.contracts.base import Contract, Make, applies, equal, require
+from diffloom.testing.standins import batch
 
 
 class DatasetContract(Contract):
@@ -22,7 +23,7 @@ class DatasetContract(Contract):
         require(len(data) > 0, "it is empty")
         for index in {0, len(data) // 2, len(data) - 1}:
             sample = data.get(index)
-            require(set(data.keys) <= set(sample), f"sample {index} lacks {set(data.keys) - set(sample)}")
+            require(set(data.holds) <= set(sample), f"sample {index} lacks {set(data.holds) - set(sample)}")
             shape = tuple(sample["image"].shape)
             require(shape == data.space.shape, f"image {index} is {shape}, declared {data.space.shape}")
 
@@ -40,28 +41,30 @@ class TransformContract(Contract):
 
     def check_input_is_left_alone(self, make: Make) -> None:
         """The sample given is not changed."""
-        sample = self._sample()
+        transform: Transform = make()
+        sample = self._sample(transform)
         kept = copy.deepcopy(sample)
-        make()(sample, torch.Generator().manual_seed(0))
+        after = transform(sample, torch.Generator().manual_seed(0))
         _same(sample, kept)
+        require(set(transform.adds) <= set(after), f"it declares {set(transform.adds) - set(after)}, and adds none")
 
     def check_repeatable(self, make: Make) -> None:
         """Equal generators give equal samples."""
-        one, other = (make()(self._sample(), torch.Generator().manual_seed(3)) for _ in range(2))
+        one, other = (t(self._sample(t), torch.Generator().manual_seed(3)) for t in (make(), make()))
         _same(one, other)
 
     def check_space(self, make: Make) -> None:
         """The space it announces is that of what it gives."""
         transform: Transform = make()
         space: Any = self.provided[Space]
-        image = transform(self._sample(), torch.Generator().manual_seed(0))["image"]
+        image = transform(self._sample(transform), torch.Generator().manual_seed(0))["image"]
         wanted = transform.space(space).shape
         require(tuple(image.shape) == wanted, f"images are {tuple(image.shape)}, announced {wanted}")
 
-    def _sample(self) -> dict[str, Any]:
-        space: Any = self.provided[Space]
-        image = torch.rand(space.shape, generator=torch.Generator().manual_seed(0)) * 2 - 1
-        return {"image": image, "label": 1}
+    def _sample(self, transform: Transform) -> dict[str, Any]:
+        made = batch(("image", "label", *transform.needs), 2, self.provided[Space])  # type: ignore[arg-type]  # a Space
+        applies(made is not None, f"no made-up sample has {', '.join(transform.needs)}")
+        return {key: value[1] if isinstance(value, Tensor | list) else value for key, value in (made or {}).items()}
 
 
 def _same(one: dict[str, Any], other: dict[str, Any]) -> None:
