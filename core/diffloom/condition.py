@@ -87,6 +87,8 @@ class Condition:
         vector: (B, d), added to the time embedding.
         concat: (B, C′, *spatial), channels beside x_t.
         affine: Tap name → edit.
+        projected: What a denoiser made of each token of this very context, by layer, (B, M, d′); see
+            `Denoiser.prepare`. It is joined as the tokens are, and forgotten where only some tokens have it.
     """
 
     context: Tensor | None = None
@@ -94,6 +96,7 @@ class Condition:
     vector: Tensor | None = None
     concat: Tensor | None = None
     affine: Mapping[str, Affine] = field(default_factory=dict)
+    projected: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __or__(self, other: "Condition") -> "Condition":
         """Return both conditions together: tokens and channels are joined, vectors and edits added."""
@@ -106,6 +109,7 @@ class Condition:
             vector=_sum(self.vector, other.vector),
             concat=_join(self.concat, other.concat, 1),
             affine=affine,
+            projected=_join_projected(self, other),
         )
 
     def edit(self, tap: str, h: Tensor) -> Tensor:
@@ -145,6 +149,14 @@ def _join_masks(a: Condition, b: Condition) -> Tensor | None:
             everyone = torch.ones(side.context.shape[:2], dtype=torch.bool, device=side.context.device)
             parts.append(everyone if side.context_mask is None else side.context_mask)
     return torch.cat(parts, 1)
+
+
+def _join_projected(a: Condition, b: Condition) -> Mapping[str, Tensor]:
+    if a.context is None or b.context is None:
+        return b.projected if a.context is None else a.projected
+    if a.projected.keys() != b.projected.keys():
+        return {}
+    return {name: torch.cat([tokens, b.projected[name]], 1) for name, tokens in a.projected.items()}
 
 
 Still = tuple[tuple[str, ...], tuple[tuple[str, Any], ...]]

@@ -42,6 +42,17 @@ class Denoiser(nn.Module, ABC):
             (B, out_channels, *spatial); or that and {tap: feature map} when `read` is given.
         """
 
+    def prepare(self, condition: Condition) -> Condition:
+        """Return a condition that says the same, with what depends on it alone computed: once instead of every step.
+
+        A network that looks at a context keeps here what its layers project of the tokens (`Condition.projected`).
+        The weights must not change between this and `forward`.
+
+        Args:
+            condition: What does not change during a walk; other conditions may be joined to it later.
+        """
+        return condition
+
     def layouts(self) -> Sequence[Layout]:
         """Return how other libraries store the weights of this network, as it is configured; none by default."""
         return ()

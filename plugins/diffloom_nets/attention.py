@@ -1,14 +1,44 @@
-"""Self-attention over the pixels of a feature map."""
+"""Attention: softmax(QKᵀ/√d) V, with several heads, of tokens to themselves or to a context."""
 
 from torch import Tensor, nn
 from torch.nn import functional
 
+from diffloom.condition import Condition
 from diffloom_nets.blocks import GroupNorm
 from diffloom_nets.conv import Conv2d, xavier, zero
+from diffloom_nets.linear import Linear
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
+    """Return what every token of q finds.
+
+    Args:
+        q: (B, N, C), the heads one after another.
+        k: (B, M, C).
+        v: (B, M, C).
+        heads: How many heads share the channels.
+        mask: (B, M) bool, true where a token of k counts; `None` where all do. Where none counts, 0 is found.
+
+    Returns:
+        (B, N, C).
+    """
+    q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
+    counts = None if mask is None else mask[:, None, None, :]
+    return functional.scaled_dot_product_attention(q, k, v, attn_mask=counts).transpose(1, 2).flatten(2)
+
+
+def tokens_of(h: Tensor) -> Tensor:
+    """Return a map (B, C, H, W) as tokens (B, H · W, C), without a copy where it is in channels_last."""
+    return h.permute(0, 2, 3, 1).flatten(1, 2)
+
+
+def map_of(tokens: Tensor, height: int, width: int) -> Tensor:
+    """Return tokens (B, H · W, C) as a map (B, C, H, W) in channels_last, without a copy."""
+    return tokens.view(tokens.shape[0], height, width, -1).permute(0, 3, 1, 2)
 
 
 class SelfAttention(nn.Module):
-    """h + proj(softmax(QKᵀ/√d) V), with Q, K, V from the normalised map; starts as the identity.
+    """h + proj(attention), with Q, K, V from the normalised map; starts as the identity.
 
     Args:
         channels: Of the map.
@@ -19,18 +49,85 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, *, heads: int = 1, groups: int = 32, eps: float = 1e-6) -> None:
         super().__init__()
-        if channels % heads:
-            raise ValueError(f"{heads} heads cannot share {channels} channels")
-        self.heads = heads
+        self.heads = _shared(heads, channels)
         self.norm = GroupNorm(channels, groups=groups, eps=eps)
         self.qkv = xavier(Conv2d(channels, 3 * channels, 1))
         self.proj = zero(Conv2d(channels, channels, 1))
 
     def forward(self, h: Tensor) -> Tensor:
         """Return the map (B, C, H, W) after attention; with channels_last maps no token is ever copied."""
-        batch, channels, height, width = h.shape
-        tokens = self.qkv(self.norm(h)).permute(0, 2, 3, 1).reshape(batch, height * width, 3, self.heads, -1)
-        q, k, v = tokens.permute(2, 0, 3, 1, 4).unbind(0)
-        out = functional.scaled_dot_product_attention(q, k, v)
-        maps = out.transpose(1, 2).reshape(batch, height, width, channels).permute(0, 3, 1, 2)
-        return h.add(self.proj(maps))
+        q, k, v = tokens_of(self.qkv(self.norm(h))).chunk(3, -1)
+        return h.add(self.proj(map_of(attend(q, k, v, self.heads), *h.shape[2:])))
+
+
+class TokenAttention(nn.Module):
+    """proj(attention) of tokens to themselves; Q, K and V are one product without a bias.
+
+    Args:
+        width: Of the tokens.
+        heads: How many heads share it; must divide it.
+    """
+
+    def __init__(self, width: int, *, heads: int) -> None:
+        super().__init__()
+        self.heads = _shared(heads, width)
+        self.qkv = xavier(Linear(width, 3 * width, bias=False))
+        self.proj = xavier(Linear(width, width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return what the tokens (B, N, width) find, (B, N, width)."""
+        q, k, v = self.qkv(x).chunk(3, -1)
+        out: Tensor = self.proj(attend(q, k, v, self.heads))
+        return out
+
+
+class CrossAttention(nn.Module):
+    """proj(attention) of tokens to a context: Q from the tokens, K and V from the context, without biases.
+
+    Args:
+        width: Of the tokens.
+        context: Width of the context's tokens.
+        heads: How many heads share the width; must divide it.
+        name: Under which a condition keeps what was projected of its context for this layer.
+    """
+
+    def __init__(self, width: int, context: int, *, heads: int, name: str = "cross") -> None:
+        super().__init__()
+        self.name = name
+        self.heads = _shared(heads, width)
+        self.q = xavier(Linear(width, width, bias=False))
+        self.kv = xavier(Linear(context, 2 * width, bias=False))
+        self.proj = xavier(Linear(width, width))
+
+    def project(self, context: Tensor) -> Tensor:
+        """Return [K | V] of a context (B, M, context), (B, M, 2 · width)."""
+        projected: Tensor = self.kv(context.to(self.kv.weight.dtype))
+        return projected
+
+    def forward(self, x: Tensor, told: Condition) -> Tensor:
+        """Return what the tokens find.
+
+        Args:
+            x: (B, N, width).
+            told: With a context (B, M, context); what was projected of it before is used.
+
+        Returns:
+            (B, N, width).
+
+        Raises:
+            ValueError: There is no context.
+        """
+        pair = told.projected.get(self.name)
+        if pair is None:
+            if told.context is None:
+                raise ValueError("there is no context to look at")
+            pair = self.project(told.context)
+        k, v = pair.chunk(2, -1)
+        out: Tensor = self.proj(attend(self.q(x), k, v, self.heads, told.context_mask))
+        return out
+
+
+def _shared(heads: int, width: int) -> int:
+    if width % heads:
+        raise ValueError(f"{heads} heads cannot share {width} channels")
+    return heads

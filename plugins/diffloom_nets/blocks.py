@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffloom_nets.conv import Conv2d, xavier, zero
+from diffloom_nets.resample import Resample, resampled
 from diffloom_nets.taps import Taps
 
 
@@ -63,6 +64,8 @@ class ResBlock(nn.Module):
         scale_shift: Whether time scales as well as shifts.
         groups: Most groups of the normalisations.
         eps: Of the normalisations.
+        resample: Whether branch and skip are halved by averaging, or doubled by repeating, before the first
+            convolution (Song et al. 2021, Dhariwal & Nichol 2021); `None` for neither.
 
     Attributes:
         time_width: Width of what `TimeProjection` must give this block.
@@ -78,9 +81,11 @@ class ResBlock(nn.Module):
         scale_shift: bool = False,
         groups: int = 32,
         eps: float = 1e-6,
+        resample: Resample | None = None,
     ) -> None:
         super().__init__()
         self.tap = tap
+        self.resample = resample
         self.out_channels = out
         self.scale_shift = scale_shift
         self.time_width = 2 * out if scale_shift else out
@@ -100,9 +105,12 @@ class ResBlock(nn.Module):
             taps: The edits and readers of this pass.
 
         Returns:
-            (B, out, H, W).
+            (B, out, H, W); the sides are half or twice as long where the block resamples.
         """
-        h = self.conv1(self.norm1(x), None if self.scale_shift else time, silu=True)
+        h = self.norm1(x)
+        if self.resample is not None:
+            h, x = resampled(functional.silu(h), self.resample), resampled(x, self.resample)
+        h = self.conv1(h, None if self.scale_shift else time, silu=self.resample is None)
         h = self.norm2(h, time if self.scale_shift else None)
         if self.training and self.dropout:
             h = self.conv2(functional.dropout(functional.silu(h), self.dropout))

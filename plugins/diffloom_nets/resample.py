@@ -8,6 +8,12 @@ from torch.nn import functional
 from diffloom_nets.conv import Conv2d, xavier
 
 Padding = Literal["same", "symmetric"]
+Resample = Literal["halve", "double"]
+
+
+def resampled(h: Tensor, how: Resample) -> Tensor:
+    """Return a map (B, C, H, W) halved by averaging 2×2 pixels, or doubled by repeating each."""
+    return functional.avg_pool2d(h, 2) if how == "halve" else functional.interpolate(h, scale_factor=2.0)
 
 
 class Downsample(nn.Module):
@@ -43,5 +49,5 @@ class Upsample(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return (B, C, 2H, 2W) for h (B, C, H, W)."""
-        doubled: Tensor = self.conv(functional.interpolate(h, scale_factor=2.0, mode="nearest"))
+        doubled: Tensor = self.conv(resampled(h, "double"))
         return doubled

@@ -2,25 +2,47 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
+from diffloom.condition import Condition
 from diffloom.errors import IncompatibleParts
-from diffloom_nets import Downsample, GroupNorm, Padding, ResBlock, SelfAttention, Taps, Upsample
+from diffloom_nets import (
+    Downsample,
+    GroupNorm,
+    Padding,
+    Resample,
+    ResBlock,
+    SelfAttention,
+    SpatialTransformer,
+    Taps,
+    Upsample,
+)
+
+Resampling = Literal["conv", "residual"]
 
 
 class Stage(nn.Module):
-    """A residual block, with attention after it where there is some."""
+    """A residual block, with attention or a transformer after it where there is some."""
 
-    def __init__(self, block: ResBlock, attention: SelfAttention | None = None) -> None:
+    def __init__(self, block: ResBlock, attention: SelfAttention | SpatialTransformer | None = None) -> None:
         super().__init__()
         self.block = block
         self.attention = attention
 
-    def forward(self, h: Tensor, time: Tensor, taps: Taps) -> Tensor:
+    def forward(self, h: Tensor, time: Tensor, taps: Taps, told: Condition) -> Tensor:
         """Return the map, (B, C, H, W) → (B, out, H, W)."""
         h = self.block(h, time, taps)
-        return h if self.attention is None else self.attention(h)
+        if isinstance(self.attention, SpatialTransformer):
+            h = self.attention(h, told)
+        elif self.attention is not None:
+            h = self.attention(h)
+        return h
+
+
+Step = Stage | ResBlock | Downsample | Upsample
+"""A step of the way down or up; a residual block of its own halves or doubles the map, as the last two do."""
 
 
 @dataclass(frozen=True)
@@ -31,45 +53,49 @@ class Plan:
         stem: Width of the stem.
         widths: Width of each level, the finest first.
         attended: Per level, whether attention stands there.
+        depths: Per level, how many blocks a transformer has.
     """
 
     stem: int
     widths: Sequence[int]
     attended: Sequence[bool]
+    depths: Sequence[int]
     blocks: int
     heads: int
     head_width: int | None
+    context: int
     dropout: float
     groups: int
     eps: float
     scale_shift: bool
     padding: Padding
+    resampling: Resampling
 
-    def down(self) -> Iterator[Stage | Downsample]:
+    def down(self) -> Iterator[Step]:
         """Yield the steps after the stem, each ending in a skip: stages, and a halving between levels."""
         channels, count = self.stem, 0
         for level, width in enumerate(self.widths):
             if level:
-                yield Downsample(channels, padding=self.padding)
+                yield self._halving(channels, level - 1)
             for _ in range(self.blocks):
-                yield self._stage(channels, width, f"down.{count}", self.attended[level])
+                yield self._stage(channels, width, f"down.{count}", level, self.attended[level])
                 channels, count = width, count + 1
 
     def middle(self) -> Iterator[Stage]:
         """Yield the two stages between the ways, the first with attention."""
-        width = self.widths[-1]
-        yield self._stage(width, width, "mid.0", True)
-        yield self._stage(width, width, "mid.1", False)
+        width, level = self.widths[-1], len(self.widths) - 1
+        yield self._stage(width, width, "mid.0", level, True)
+        yield self._stage(width, width, "mid.1", level, False)
 
-    def up(self) -> Iterator[Stage | Upsample]:
+    def up(self) -> Iterator[Step]:
         """Yield the steps after the middle: one stage more per level, and a doubling between levels."""
         channels, count, skips = self.widths[-1], 0, self.skips()
         for level, width in reversed(list(enumerate(self.widths))):
             for _ in range(self.blocks + 1):
-                yield self._stage(channels + skips.pop(), width, f"up.{count}", self.attended[level])
+                yield self._stage(channels + skips.pop(), width, f"up.{count}", level, self.attended[level])
                 channels, count = width, count + 1
             if level:
-                yield Upsample(channels)
+                yield self._doubling(channels, len(self.widths) - 1 - level)
 
     def skips(self) -> list[int]:
         """Return the channels of each skip in the order of the way down: the stem, then every step."""
@@ -82,19 +108,32 @@ class Plan:
         """Return a normalisation."""
         return GroupNorm(channels, groups=self.groups, eps=self.eps)
 
-    def _stage(self, channels: int, out: int, tap: str, attended: bool) -> Stage:
-        block = ResBlock(
+    def _halving(self, channels: int, index: int) -> ResBlock | Downsample:
+        if self.resampling == "conv":
+            return Downsample(channels, padding=self.padding)
+        return self._block(channels, channels, f"halve.{index}", "halve")
+
+    def _doubling(self, channels: int, index: int) -> ResBlock | Upsample:
+        if self.resampling == "conv":
+            return Upsample(channels)
+        return self._block(channels, channels, f"double.{index}", "double")
+
+    def _stage(self, channels: int, out: int, name: str, level: int, attended: bool) -> Stage:
+        return Stage(self._block(channels, out, name), self._attention(out, name, level) if attended else None)
+
+    def _block(self, channels: int, out: int, name: str, resample: Resample | None = None) -> ResBlock:
+        return ResBlock(
             channels,
             out,
-            tap=f"res.{tap}",
+            tap=f"res.{name}",
             dropout=self.dropout,
             scale_shift=self.scale_shift,
             groups=self.groups,
             eps=self.eps,
+            resample=resample,
         )
-        return Stage(block, self._attention(out) if attended else None)
 
-    def _attention(self, channels: int) -> SelfAttention:
+    def _attention(self, channels: int, name: str, level: int) -> SelfAttention | SpatialTransformer:
         heads = max(channels // self.head_width, 1) if self.head_width else self.heads
         if channels % (self.head_width or heads):
             raise IncompatibleParts(
@@ -103,4 +142,7 @@ class Plan:
                 expected=f"a divisor of {channels}",
                 got=f"head_width {self.head_width}" if self.head_width else f"heads {heads}",
             )
-        return SelfAttention(channels, heads=heads, groups=self.groups, eps=self.eps)
+        if not self.context:
+            return SelfAttention(channels, heads=heads, groups=self.groups, eps=self.eps)
+        depth = self.depths[level]
+        return SpatialTransformer(channels, self.context, heads=heads, depth=depth, groups=self.groups, name=name)

@@ -1,12 +1,16 @@
-"""UNet: the network of Ho et al. 2020 (arXiv 2006.11239) and, by its parameters, of Improved DDPM.
+"""UNet: the network of DDPM (Ho et al. 2020) and, by its parameters, of ADM, latent and Stable Diffusion.
 
 Levels halve the map. A stem and `blocks` residual blocks per level lead down, residual–attention–residual
 stand in the middle, `blocks` + 1 per level lead up, where every map of the way down is received beside the own.
-`UNet(channels=128, attention=(16,))` on 32×32 RGB is the paper's CIFAR-10 network: 35,746,307 parameters.
+With a `context`, transformers that look at it stand where otherwise attention does.
+`UNet(channels=128, attention=(16,))` on 32×32 RGB is DDPM's CIFAR-10 network: 35,746,307 parameters.
+`UNet(channels=320, multipliers=(1, 2, 4, 4), attention=(64, 32, 16), heads=8, context=768, eps=1e-5, embedding="adm",
+padding="symmetric", vector=0)` on 64×64 latents of 4 channels is Stable Diffusion 1's: 859,520,964.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, ClassVar, Literal
+from dataclasses import replace
+from typing import Annotated, ClassVar, Literal, cast
 
 import torch
 from pydantic import Field
@@ -16,12 +20,13 @@ from diffloom.condition import Condition, Ports, Tap
 from diffloom.denoiser import Denoiser
 from diffloom.errors import IncompatibleParts
 from diffloom.space import Space
-from diffloom_unet.stages import Plan, Stage
 from diffloom_nets import (
     Conv2d,
     Convention,
+    CrossAttention,
     Downsample,
     Padding,
+    ResBlock,
     Taps,
     TimeEmbedding,
     TimeProjection,
@@ -29,24 +34,30 @@ from diffloom_nets import (
     xavier,
     zero,
 )
+from diffloom_unet.stages import Plan, Resampling, Stage
 
 Count = Annotated[int, Field(gt=0)]
 
 
 class UNet(Denoiser):
-    """The U-Net of DDPM and Improved DDPM, for any number of channels.
+    """The U-Net of DDPM, Improved DDPM, ADM and latent diffusion, for any number of channels.
 
     Its taps are `res.down.N`, `skip.N` (0: the stem), `res.mid.N`, `mid`, `res.up.N` and `up.N` (each block
-    of the way up). An edited skip changes what the way up receives, not the way down. The output starts as 0.
+    of the way up); `res.halve.N` and `res.double.N` where residual blocks resample. An edited skip changes what the
+    way up receives, not the way down. The output starts as 0.
 
     Args:
         space: What is diffused; its sides must divide by 2 once for each level after the first.
         channels: Width of the first level.
         multipliers: Width of each level, in multiples of `channels`.
         blocks: Residual blocks per level on the way down; one more on the way up.
-        attention: Map sizes, in pixels of the longer side, at which attention follows each block.
+        attention: Map sizes, in pixels of the longer side, at which attention follows each block. (Latent
+            diffusion's configurations list factors by which the map was halved instead.)
         heads: Attention heads.
         head_width: Channels per head, instead of a number of heads.
+        context: Width of the context port's tokens, which transformers look at; 0 closes the port, and plain
+            self-attention stands in their place.
+        depth: Blocks of each transformer; or a number per level, the middle having the last.
         dropout: Probability, in the residual blocks.
         groups: Most groups of a normalisation; the largest divisor of its width up to this is taken that leaves
             two channels to a group.
@@ -54,6 +65,7 @@ class UNet(Denoiser):
         embedding: Of time: ddpm is [sin | cos], adm [cos | sin]. Pretrained weights know only one of them.
         scale_shift: Whether time scales and shifts the second normalisation, or is added before it.
         padding: Of the halvings: same (right and bottom only, DDPM) or symmetric (Improved DDPM).
+        resampling: Whether maps are halved and doubled by a convolution, or by a residual block (ADM).
         concat: Extra input channels, for what is told beside x_t.
         vector: Width of the vector port. By default that of the time embedding, 4 · channels; another width
             is projected to it by a linear layer; 0 closes the port.
@@ -61,12 +73,13 @@ class UNet(Denoiser):
 
     Raises:
         IncompatibleParts: The space's sides do not divide, attention is asked for at a size that no level
-            has, or the heads cannot share the channels.
+            has, the heads cannot share the channels, or the depths are not one per level.
     """
 
     examples: ClassVar = (
         {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (8,), "groups": 4},
         {"channels": 8, "multipliers": (1, 2), "blocks": 1, "scale_shift": True, "concat": 2, "variance": "learned"},
+        {"channels": 8, "multipliers": (1, 2), "blocks": 1, "attention": (8,), "context": 6, "resampling": "residual"},
     )
 
     def __init__(
@@ -79,12 +92,15 @@ class UNet(Denoiser):
         attention: Sequence[Count] = (),
         heads: Count = 1,
         head_width: Count | None = None,
+        context: Annotated[int, Field(ge=0)] = 0,
+        depth: Count | Sequence[Count] = 1,
         dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0,
         groups: Count = 32,
         eps: Annotated[float, Field(gt=0)] = 1e-6,
         embedding: Convention = "ddpm",
         scale_shift: bool = False,
         padding: Padding = "same",
+        resampling: Resampling = "conv",
         concat: Annotated[int, Field(ge=0)] = 0,
         vector: Annotated[int, Field(ge=0)] | None = None,
         variance: Literal["fixed", "learned"] = "fixed",
@@ -92,7 +108,22 @@ class UNet(Denoiser):
         super().__init__()
         attended = _attended(space, len(multipliers), attention)
         widths, wide = [channels * m for m in multipliers], 4 * channels
-        plan = Plan(channels, widths, attended, blocks, heads, head_width, dropout, groups, eps, scale_shift, padding)
+        plan = Plan(
+            stem=channels,
+            widths=widths,
+            attended=attended,
+            depths=_depths(depth, len(widths)),
+            blocks=blocks,
+            heads=heads,
+            head_width=head_width,
+            context=context,
+            dropout=dropout,
+            groups=groups,
+            eps=eps,
+            scale_shift=scale_shift,
+            padding=padding,
+            resampling=resampling,
+        )
         vector = wide if vector is None else vector
         self.channels = space.channels
         self.out_channels = space.channels * (2 if variance == "learned" else 1)
@@ -105,11 +136,24 @@ class UNet(Denoiser):
         self.up = nn.ModuleList(plan.up())
         self.norm = plan.norm(widths[0])
         self.head = zero(Conv2d(widths[0], self.out_channels, 3, padding=1))
-        stages = [step for step in (*self.down, *self.middle, *self.up) if isinstance(step, Stage)]
-        self.project = TimeProjection(wide, [stage.block.time_width for stage in stages])
+        self.project = TimeProjection(wide, [block.time_width for block in self.residual_blocks()])
 
         self.taps = tuple(self._taps(plan))
-        self.ports = Ports(vector=vector, concat=concat, affine={tap.name: tap.channels for tap in self.taps})
+        edits = {tap.name: tap.channels for tap in self.taps}
+        self.ports = Ports(context=context, vector=vector, concat=concat, affine=edits)
+
+    def residual_blocks(self) -> list[ResBlock]:
+        """Return the residual blocks in the order in which they are computed, and told the time."""
+        ways = (self.down, self.middle, self.up)
+        return [block for way in ways for block in way.modules() if isinstance(block, ResBlock)]
+
+    def prepare(self, condition: Condition) -> Condition:
+        """Return the condition with its context projected to every layer's keys and values; see `Denoiser`."""
+        self._check_port("context", condition.context)
+        if condition.context is None:
+            return condition
+        layers = [layer for layer in self.modules() if isinstance(layer, CrossAttention)]
+        return replace(condition, projected={layer.name: layer.project(condition.context) for layer in layers})
 
     def forward(
         self, x_t: Tensor, t: Tensor, condition: Condition | None = None, *, read: Sequence[str] = ()
@@ -124,61 +168,85 @@ class UNet(Denoiser):
         self._check(x_t, condition)
         taps = Taps(self.ports.affine, condition, read)
         times = iter(self.project(self.time(t, condition.vector)))
+
+        def run(step: nn.Module, h: Tensor) -> Tensor:
+            if isinstance(step, Stage):
+                told: Tensor = step(h, next(times), taps, condition)
+                return told
+            out: Tensor = step(h, next(times), taps) if isinstance(step, ResBlock) else step(h)
+            return out
+
         x = x_t if condition.concat is None else torch.cat([x_t, condition.concat.to(x_t.dtype)], 1)
         h = self.stem(x.to(self.stem.weight.dtype, memory_format=torch.channels_last))
         skips = [taps("skip.0", h)]
         for index, step in enumerate(self.down, 1):
-            h = step(h, next(times), taps) if isinstance(step, Stage) else step(h)
+            h = run(step, h)
             skips.append(taps(f"skip.{index}", h))
         for stage in self.middle:
-            h = stage(h, next(times), taps)
+            h = run(stage, h)
         h = taps("mid", h)
         index = 0
         for step in self.up:
             if isinstance(step, Stage):
-                h = taps(f"up.{index}", step(torch.cat([h, skips.pop()], 1), next(times), taps))
+                h = taps(f"up.{index}", run(step, torch.cat([h, skips.pop()], 1)))
                 index += 1
             else:
-                h = step(h)
+                h = run(step, h)
         out = self.head(self.norm(h), silu=True).to(x_t.dtype).contiguous()
         return (out, {name: taps.maps[name] for name in read}) if read else out
 
     def _check(self, x_t: Tensor, condition: Condition) -> None:
         if any(side % self.multiple for side in x_t.shape[2:]):
             raise _indivisible(x_t.shape[2:], self.multiple)
-        if condition.context is not None:
-            raise IncompatibleParts("this network has no context port", where="denoiser")
-        for port, told, axis in (("vector", condition.vector, -1), ("concat", condition.concat, 1)):
-            width = getattr(self.ports, port)
-            got = 0 if told is None else told.shape[axis]
-            if got != width and (told is not None or port == "concat"):
-                raise IncompatibleParts(
-                    f"the {port} port does not fit",
-                    where="denoiser",
-                    expected=f"width {width}",
-                    got=f"width {got}",
-                )
+        self._check_port("vector", condition.vector)
+        self._check_port("context", condition.context, needed=True)
+        self._check_port("concat", condition.concat, axis=1, needed=True)
+
+    def _check_port(self, port: str, told: Tensor | None, *, axis: int = -1, needed: bool = False) -> None:
+        width = getattr(self.ports, port)
+        got = 0 if told is None else told.shape[axis]
+        if got != width and (told is not None or needed):
+            raise IncompatibleParts(
+                f"the {port} port does not fit", where="denoiser", expected=f"width {width}", got=f"width {got}"
+            )
 
     def _taps(self, plan: Plan) -> Iterator[Tap]:
         stride, skips = 1, plan.skips()
         yield Tap("skip.0", skips[0], stride)
         for index, step in enumerate(self.down, 1):
-            if isinstance(step, Downsample):
-                stride *= 2
-            elif isinstance(step, Stage):
-                yield Tap(step.block.tap, step.block.out_channels, stride)
+            stride *= 1 if isinstance(step, Stage) else 2
+            if not isinstance(step, Downsample):
+                yield _residual_tap(step, stride)
             yield Tap(f"skip.{index}", skips[index], stride)
         for index in range(2):
             yield Tap(f"res.mid.{index}", plan.widths[-1], stride)
         yield Tap("mid", plan.widths[-1], stride)
         index = 0
         for step in self.up:
-            if isinstance(step, Upsample):
-                stride //= 2
-            elif isinstance(step, Stage):
-                yield Tap(step.block.tap, step.block.out_channels, stride)
+            stride //= 1 if isinstance(step, Stage) else 2
+            if not isinstance(step, Upsample):
+                yield _residual_tap(step, stride)
+            if isinstance(step, Stage):
                 yield Tap(f"up.{index}", step.block.out_channels, stride)
                 index += 1
+
+
+def _residual_tap(step: nn.Module, stride: int) -> Tap:
+    block = cast(ResBlock, step.block if isinstance(step, Stage) else step)
+    return Tap(block.tap, block.out_channels, stride)
+
+
+def _depths(depth: int | Sequence[int], levels: int) -> Sequence[int]:
+    """Return how deep the transformers of each level are."""
+    depths = [depth] * levels if isinstance(depth, int) else depth
+    if len(depths) != levels:
+        raise IncompatibleParts(
+            "every level needs a depth of its transformers",
+            where="denoiser.depth",
+            expected=f"one number, or {levels} of them",
+            got=", ".join(map(str, depths)),
+        )
+    return depths
 
 
 def _attended(space: Space, levels: int, attention: Sequence[int]) -> list[bool]:

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from diffloom.space import Space
 from diffloom.vision_compat import ensure_torchvision
-from diffloom_unet.stages import Stage
-from diffloom_unet import UNet
 from diffloom_nets import zero
+from diffloom_unet import UNet
+from diffloom_unet.stages import Stage
 
 _MUTED = {f"mid_block.attentions.0.group_norm.{name}" for name in ("weight", "bias")}
 

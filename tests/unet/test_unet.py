@@ -7,8 +7,8 @@ import torch
 from diffloom.condition import Condition
 from diffloom.errors import IncompatibleParts
 from diffloom.space import Space
-from diffloom_unet import UNet
 from diffloom_nets import group_count
+from diffloom_unet import UNet
 from tests.unet.parity import pair, scramble
 
 IDDPM: dict[str, Any] = {
@@ -154,7 +154,7 @@ def test_a_condition_that_does_not_fit_the_ports_is_refused() -> None:
         net(x, t)
     with pytest.raises(IncompatibleParts, match="vector port does not fit: expected width 64, got width 5"):
         net(x, t, Condition(concat=channels, vector=torch.randn(1, 5)))
-    with pytest.raises(IncompatibleParts, match="no context port"):
+    with pytest.raises(IncompatibleParts, match="context port does not fit: expected width 0, got width 8"):
         net(x, t, Condition(concat=channels, context=torch.randn(1, 4, 8)))
 
 
