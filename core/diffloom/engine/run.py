@@ -121,10 +121,12 @@ class Run:
     # --- work --------------------------------------------------------------------------------------------------
 
     def train(self) -> None:
-        """Train from the newest sound checkpoint, or from the start, to the recipe's last step."""
+        """Train from the newest sound checkpoint, or from the start, to the recipe's last step; 0 steps do nothing."""
         settings = self.recipe.header.train
         for difference in self._drift:
             self.message(f"not what the run was made with: {difference}")
+        if not settings.steps:
+            return
         trainer = Trainer(
             self.system, self.dataset, settings, seed=self.recipe.header.seed, device=self.recipe.header.device
         )

@@ -67,11 +67,12 @@ def check(recipe: Recipe) -> Report:
     if problems:
         raise recipe.error(problems)
     batch = _fake(built, recipe.header.train.batch)
+    trained = recipe.header.train.steps > 0
     with _named(recipe):
-        activations = _train_once(built.system, batch)
+        activations = _train_once(built.system, batch) if trained else 0
         forward, evaluations = _sample_once(built.system, take(batch, slice(0, 1)))
     parameters = {role: sum(p.numel() for p in part.parameters()) for role, part in built.system.roles().items()}
-    trainable = sum(p.numel() for p in built.system.parameters() if p.requires_grad)
+    trainable = sum(p.numel() for p in built.system.parameters() if p.requires_grad and trained)
     branches = len([w for w in branch_weights(list(built.system.guidance().values())) if w != 0])
     return Report(
         parameters={role: count for role, count in parameters.items() if count},
@@ -101,7 +102,7 @@ def _train_once(system: System, batch: Batch) -> int:
             kept[id(tensor)] = tensor.numel() * tensor.element_size()
         return tensor
 
-    noise = Noise(range(len(batch["image"])))
+    noise = Noise(range(len(next(iter(batch.values())))))
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         for objective in system.task.objectives(system):
             value = objective.loss(batch, noise).value

@@ -37,8 +37,9 @@ def contradictions(recipe: Recipe, system: System, dataset: Dataset) -> Iterator
 
 
 def keys(recipe: Recipe, system: System, dataset: Dataset) -> Iterator[Problem]:
-    """What the task or a conditioner reads must be in the data."""
-    needs: dict[tuple[str, ...], tuple[str, ...]] = {("task",): system.task.needs}
+    """What the task, where it trains, or a conditioner reads must be in the data."""
+    learns = recipe.header.train.steps > 0
+    needs: dict[tuple[str, ...], tuple[str, ...]] = {("task",): system.task.needs if learns else ()}
     needs |= {("conditioners", name): c.needs for name, c in system.conditioners.items()}
     for path, wanted in needs.items():
         for key in wanted:
