@@ -32,6 +32,11 @@ class Conditioner(nn.Module, ABC):
     gives: Ports
     needs: tuple[str, ...] = ()
 
+    @property
+    def static(self) -> bool:
+        """Whether its code is what it says at every step: it has no `forward` of its own."""
+        return type(self).forward is Conditioner.forward
+
     @abstractmethod
     def encode(self, batch: Batch) -> Code:
         """Return the code of each item; computed once per sample."""

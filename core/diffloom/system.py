@@ -7,6 +7,7 @@ without guidance, and walk a sampler. Pixels or latents, any number of condition
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar, cast
 
 import torch
@@ -17,9 +18,9 @@ from diffloom.condition import Condition, choose
 from diffloom.conditioner import Batch, Code, Conditioner
 from diffloom.denoiser import Denoiser
 from diffloom.errors import DataError, IncompatibleParts
-from diffloom.guidance import branches, combine
+from diffloom.guided import Guided
 from diffloom.noise import Noise
-from diffloom.prediction import Denoised, Prediction
+from diffloom.prediction import Prediction
 from diffloom.sampler import Model, OnStep, Sampler
 from diffloom.schedule import Schedule
 from diffloom.space import Space
@@ -189,9 +190,13 @@ class System(nn.Module):
 
     def output(self, x_t: Tensor, t: Tensor, codes: Mapping[str, Code]) -> Tensor:
         """Return the denoiser's raw output (B, out_channels, *spatial), float32 at least, without guidance."""
+        return self.answer(x_t, t, partial(self.condition, codes))
+
+    def answer(self, x_t: Tensor, t: Tensor, tell: Callable[[Tensor, Tensor], Condition]) -> Tensor:
+        """Return the denoiser's raw output, as `output` does, where it is told what `tell(x_t, t)` says."""
         t = t.to(x_t.device, non_blocking=True)
-        with self._autocast(x_t):
-            output = self.denoiser(x_t, t, self.condition(codes, x_t, t))
+        with self.autocast(x_t.device, x_t.dtype):
+            output = self.denoiser(x_t, t, tell(x_t, t))
         return cast(Tensor, output).to(x_t.dtype)
 
     def model(self, batch: Batch, noise: Noise | None = None) -> Model:
@@ -292,10 +297,11 @@ class System(nn.Module):
         scales = {name: self._conditioning(name).guidance for name in self.conditioners}
         return {name: scale for name, scale in scales.items() if scale is not None}
 
-    def _autocast(self, x: Tensor) -> AbstractContextManager[object]:
-        if self.plan.precision == torch.float32 or x.device.type == "meta" or x.dtype == torch.float64:
+    def autocast(self, device: torch.device, dtype: torch.dtype = torch.float32) -> AbstractContextManager[object]:
+        """Return the context in which the network computes with the plan's precision, for states of a type."""
+        if self.plan.precision == torch.float32 or device.type == "meta" or dtype == torch.float64:
             return nullcontext()
-        return torch.autocast(x.device.type, self.plan.precision)
+        return torch.autocast(device.type, self.plan.precision)
 
     def _part(self, role: str, part: Part | None) -> Part:
         if part is None:
@@ -305,28 +311,6 @@ class System(nn.Module):
                 remedy=f"add `{role}: {{type: …}}`; `diffloom list {role}` shows what is installed",
             )
         return part
-
-
-class Guided:
-    """A system's denoiser as samplers see it: guidance folded in, codes and branches made once.
-
-    Args:
-        system: Whose denoiser, conditioners and guidance.
-        codes: The conditioners' codes for the batch.
-    """
-
-    def __init__(self, system: System, codes: Mapping[str, Code]) -> None:
-        self.system = system
-        self.codes, self.weights = branches(system.conditioners, codes, system.guidance())
-
-    def __call__(self, x_t: Tensor, t: Tensor) -> Denoised:
-        """Return the denoised x_t (B, C, *spatial) at time t (0-d or (B,))."""
-        system, count = self.system, len(self.weights)
-        x = torch.cat([x_t] * count) if count > 1 else x_t
-        times = torch.cat([t] * count) if count > 1 and t.dim() else t
-        output = combine(system.output(x, times, self.codes), self.weights, x_t.shape[1])
-        schedule = system.schedule
-        return Denoised.from_output(system.plan.prediction, output, x_t, schedule.alpha(t), schedule.sigma(t))
 
 
 def latent_space(autoencoder: Autoencoder, data: Space) -> Space:

@@ -122,8 +122,9 @@ class CrossAttention(nn.Module):
             if told.context is None:
                 raise ValueError("there is no context to look at")
             pair = self.project(told.context)
-        k, v = pair.chunk(2, -1)
-        out: Tensor = self.proj(attend(self.q(x), k, v, self.heads, told.context_mask))
+        q = self.q(x)
+        k, v = pair.to(q.dtype).chunk(2, -1)
+        out: Tensor = self.proj(attend(q, k, v, self.heads, told.context_mask))
         return out
 
 
