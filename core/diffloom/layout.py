@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from diffloom.errors import CheckpointError
 
 _LISTED = 6
-_MATRIX = 2  # dimensions of a linear layer's weight; a 1×1 convolution's has two more, both of size 1
+_MATRIX = 2  # dimensions of a linear layer's weight
+_KERNEL = 4  # and of a 1×1 convolution's, the last two of size 1
+_QKV = 3
 
 
 @dataclass(frozen=True)
@@ -28,26 +30,32 @@ class Weld:
         theirs: Foreign keys, joined along the first dimension: q, k and v make one qkv.
         rows: Rows of each foreign tensor; equal parts where empty.
         dims: Dimensions of the foreign tensors where ours has another number: 2 for a linear layer that is a
-            1×1 convolution here, 4 for a 1×1 convolution that is a linear layer here.
+            1×1 convolution here, 3 for a convolution along one axis that is, 4 for a 1×1 convolution that is a
+            linear layer here.
+        heads: Where the foreign rows are ordered head by head, each with its q, k and v, the number of heads; ours
+            are q of all heads, then k, then v.
     """
 
     ours: str
     theirs: tuple[str, ...]
     rows: tuple[int, ...] = ()
     dims: int | None = None
+    heads: int | None = None
 
     def join(self, parts: Sequence[Tensor]) -> Tensor:
         """Return our tensor, made of the foreign ones."""
         if self.dims is not None:
-            parts = [_unsqueezed(p) if self.dims == _MATRIX else _squeezed(p) for p in parts]
-        return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+            parts = [_of_dims(p, _KERNEL if self.dims < _KERNEL else _MATRIX) for p in parts]
+        whole = parts[0] if len(parts) == 1 else torch.cat(list(parts))
+        return whole if self.heads is None else _exchanged(whole, self.heads, _QKV)
 
     def split(self, whole: Tensor) -> list[Tensor]:
         """Return the foreign tensors that ours is made of."""
+        whole = whole if self.heads is None else _exchanged(whole, _QKV, self.heads)
         rows = list(self.rows) or [whole.shape[0] // len(self.theirs)] * len(self.theirs)
         parts = [whole] if len(self.theirs) == 1 else list(torch.split(whole, rows))
         if self.dims is not None:
-            parts = [_squeezed(p) if self.dims == _MATRIX else _unsqueezed(p) for p in parts]
+            parts = [_of_dims(p, self.dims) for p in parts]
         return parts
 
 
@@ -181,9 +189,13 @@ def _some(keys: Sequence[str]) -> str:
     return ", ".join(keys[:_LISTED]) + more
 
 
-def _unsqueezed(matrix: Tensor) -> Tensor:
-    return matrix[..., None, None] if matrix.dim() == _MATRIX else matrix
+def _of_dims(weight: Tensor, dims: int) -> Tensor:
+    """Return the weight of a linear layer or 1×1 convolution with so many dimensions; others stay as they are."""
+    if weight.dim() < _MATRIX or weight.shape[_MATRIX:].numel() != 1:
+        return weight
+    return weight.reshape(*weight.shape[:_MATRIX], *[1] * (dims - _MATRIX))
 
 
-def _squeezed(kernel: Tensor) -> Tensor:
-    return kernel.flatten(1) if kernel.dim() > _MATRIX and kernel.shape[2:].numel() == 1 else kernel
+def _exchanged(whole: Tensor, outer: int, inner: int) -> Tensor:
+    """Return rows ordered by (outer, inner, rest) in the order (inner, outer, rest)."""
+    return whole.reshape(outer, inner, -1, *whole.shape[1:]).transpose(0, 1).reshape(whole.shape)

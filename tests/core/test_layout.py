@@ -79,6 +79,17 @@ def test_three_linear_layers_are_one_convolution() -> None:
     assert theirs["to_out.weight"].shape == (4, 4, 1, 1)
 
 
+@given(st.integers(1, 4), st.integers(1, 3))
+def test_rows_ordered_by_heads_are_ordered_by_parts_here(heads: int, width: int) -> None:
+    weld = Weld("qkv.weight", ("qkv.weight",), dims=3, heads=heads)
+    rows = [(head, part, row) for head in range(heads) for part in range(3) for row in range(width)]
+    foreign_rows = torch.tensor(rows).view(-1, 3, 1)
+    ours = weld.join([foreign_rows])
+    assert ours.shape == (len(rows), 3, 1, 1)
+    assert ours.flatten(1).tolist() == sorted(map(list, rows), key=lambda row: (row[1], row[0], row[2]))
+    assert torch.equal(weld.split(ours)[0], foreign_rows)
+
+
 def test_old_spellings_and_empty_keys_are_known() -> None:
     part = Attention()
     theirs = foreign(part)
