@@ -51,10 +51,12 @@ class Task(nn.Module, ABC):
 
     Attributes:
         needs: Keys of the batch that its losses read.
+        told: Keys of the batch that the network must be told of, so that some conditioner has to read them.
         paired: Whether a prediction answers the batch's own image (restoration), rather than being a new one.
     """
 
     needs: tuple[str, ...] = ("image",)
+    told: tuple[str, ...] = ()
     paired: bool = False
 
     @abstractmethod

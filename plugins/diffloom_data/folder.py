@@ -5,10 +5,10 @@ Law: the order is that of the sorted relative names, and no file that cannot be 
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from PIL import Image
 from pydantic import Field
@@ -118,6 +118,10 @@ class Folder(Dataset):
                     raise
                 self._skip(name, error)
         raise DataError("no file can be read", where=str(self.root), remedy="look into the log for the reasons")
+
+    def column(self, key: str) -> Iterator[Any]:
+        """Yield one key of every sample; captions without reading images."""
+        return iter(self._captions) if key == "caption" and self._captions else super().column(key)
 
     def _sample(self, place: int, image: Tensor) -> Sample:
         sample: Sample = {"image": image if self.size is None else fit(image, (self.size, self.size))}

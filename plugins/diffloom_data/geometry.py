@@ -64,6 +64,12 @@ class Geometry(Transform):
         return changed
 
     def _spatial(self, sample: Sample) -> list[str]:
+        if "boxes" in sample:
+            raise DataError(
+                "boxes do not follow a change of geometry",
+                where=f"the transform {type(self).__name__}",
+                remedy="put it before the transform that makes the boxes",
+            )
         keys = [key for key in dict.fromkeys((*SPATIAL, *self.also)) if isinstance(sample.get(key), Tensor)]
         unknown = [k for k, v in sample.items() if isinstance(v, Tensor) and v.dim() >= 3 and k not in keys]
         if unknown or not keys:

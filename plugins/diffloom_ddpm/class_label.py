@@ -1,7 +1,10 @@
-"""ClassLabel: tells a denoiser the class of an image through its vector port (Nichol & Dhariwal 2021)."""
+"""ClassLabel: tells a denoiser the class of an image.
 
-from dataclasses import replace
-from typing import Annotated, ClassVar
+Through the vector port it is added to the time embedding (Nichol & Dhariwal 2021, Dhariwal & Nichol 2021);
+through the context port it is the only token that the network looks at (Rombach et al. 2022, ImageNet).
+"""
+
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -14,36 +17,44 @@ from diffloom.errors import DataError, IncompatibleParts
 
 
 class ClassLabel(Conditioner):
-    """One learned vector per class, added to the time embedding; the last row stands for "no class".
+    """One learned row per class, as wide as the denoiser's port; the last row stands for "no class".
 
     Args:
         classes: How many classes there are; labels are 0 … classes − 1.
-        denoiser: Whose vector port is filled.
+        port: Which port is filled: `vector`, or `context` with one token.
+        denoiser: Whose port is filled.
 
     Raises:
-        IncompatibleParts: The denoiser has no vector port.
+        IncompatibleParts: The denoiser does not have the port.
     """
 
     needs = ("label",)
-    examples: ClassVar = ({"classes": 3},)
+    examples: ClassVar = ({"classes": 3}, {"classes": 3, "port": "context"})
 
-    def __init__(self, *, classes: Annotated[int, Field(gt=0)], denoiser: Denoiser) -> None:
+    def __init__(
+        self,
+        *,
+        classes: Annotated[int, Field(gt=0)],
+        port: Literal["vector", "context"] = "vector",
+        denoiser: Denoiser,
+    ) -> None:
         super().__init__()
-        width = denoiser.ports.vector
+        width = getattr(denoiser.ports, port)
         if not width:
             raise IncompatibleParts(
-                "the denoiser has no vector port",
+                f"the denoiser has no {port} port",
                 where="class-label",
-                expected="a port to add the class to",
-                remedy="choose a denoiser with a vector port, or open it",
+                expected="a port to tell the class to",
+                remedy=f"choose a denoiser with a {port} port, or open it",
             )
         self.classes = classes
-        self.gives = Ports(vector=width)
+        self.port = port
+        self.gives = Ports(vector=width) if port == "vector" else Ports(context=width)
         self.table = nn.Embedding(classes + 1, width)
         nn.init.normal_(self.table.weight, std=width**-0.5)
 
     def encode(self, batch: Batch) -> Condition:
-        """Return each item's vector (B, width).
+        """Return each item's row as vector (B, width), or as context (B, 1, width).
 
         Args:
             batch: With `label` (B,), integers 0 … classes − 1.
@@ -53,14 +64,17 @@ class ClassLabel(Conditioner):
         """
         labels = torch.as_tensor(batch["label"])
         self._check(labels)
-        labels = labels.to(self.table.weight.device, non_blocking=True)
-        return Condition(vector=self.table(labels))
+        return self._said(labels.to(self.table.weight.device, non_blocking=True))
 
     def null(self, code: Condition) -> Condition:
-        """Return the vector of "no class" for each item, (B, width)."""
-        rows = code.vector
-        nobody = self.table.weight[-1]
-        return replace(code, vector=nobody if rows is None else nobody.expand_as(rows))
+        """Return the row of "no class" for each item, in the shape of the code."""
+        said = code.vector if self.port == "vector" else code.context
+        count = 1 if said is None else said.shape[0]
+        return self._said(torch.full((count,), self.classes, device=self.table.weight.device))
+
+    def _said(self, rows: Tensor) -> Condition:
+        told = self.table(rows)
+        return Condition(vector=told) if self.port == "vector" else Condition(context=told[:, None])
 
     def _check(self, labels: Tensor) -> None:
         if labels.is_floating_point() or labels.dim() != 1:

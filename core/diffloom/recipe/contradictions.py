@@ -27,7 +27,7 @@ def contradictions(recipe: Recipe, system: System, dataset: Dataset) -> Iterator
     """Yield every contradiction between the parts of a built system, and between them and the data."""
     yield from keys(recipe, system, dataset)
     yield from classes(recipe, system, dataset)
-    laws: list[Law] = [ports, guidance]
+    laws: list[Law] = [told, ports, guidance]
     if system._schedule is not None and system._denoiser is not None:
         laws += [terminal_snr, output_channels]
     for law in laws:
@@ -62,6 +62,20 @@ def keys(recipe: Recipe, system: System, dataset: Dataset) -> Iterator[Problem]:
                 remedy="use a data set that has it, or put the transform that makes it before this one",
             )
         held |= set(transform.adds)
+
+
+def told(recipe: Recipe, system: System) -> Iterator[Problem]:
+    """What a task wants the network to be told must be read by a conditioner."""
+    read = {key for conditioner in system.conditioners.values() for key in conditioner.needs}
+    for key in system.task.told:
+        if key not in read:
+            yield Problem(
+                ("task",),
+                f"the network must be told of '{key}', and no conditioner reads it",
+                expected=f"a conditioner that reads '{key}'",
+                got=f"the conditioners {', '.join(system.conditioners)}" if system.conditioners else "none",
+                remedy="add one, such as `mask` or `image`, and let the denoiser have its port",
+            )
 
 
 def classes(recipe: Recipe, system: System, dataset: Dataset) -> Iterator[Problem]:
