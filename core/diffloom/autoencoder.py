@@ -5,15 +5,24 @@ z = (raw − shift) · scale, and `decode` undoes it, so everything between work
 use the `identity` autoencoder: no task ever branches on it.
 """
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from diffloom.errors import IncompatibleParts
 from diffloom.layout import Layout
 from diffloom.noise import Noise
+from diffloom.tiles import blended
+
+Scale = float | Sequence[float]
+"""One number for all channels of a latent, or one for each."""
+
+_LN_TAU = math.log(2 * math.pi)
 
 
 @dataclass(frozen=True)
@@ -36,13 +45,44 @@ class Posterior:
             return self.mean
         return torch.addcmul(self.mean, self._clamped().mul(0.5).exp(), noise.normal(self.mean, "posterior"))
 
-    def kl(self) -> Tensor:
-        """Return KL(q ‖ N(0, I)) in nats per item, (B,); 0 for a deterministic code."""
+    def divergence(self, other: "Posterior | None" = None) -> Tensor:
+        """Return KL(q ‖ other) in nats for every number of the code; `other` is N(0, I) by default.
+
+        It is ½(ln v₂/v₁ + (v₁ + (μ₁ − μ₂)²)/v₂ − 1), and 0 for a deterministic code.
+
+        Returns:
+            (B, c, *spatial).
+        """
         if self.logvar is None:
-            return self.mean.new_zeros(self.mean.shape[0])
+            return torch.zeros_like(self.mean)
         logvar = self._clamped()
-        terms = self.mean.square() + logvar.exp() - 1 - logvar
+        if other is None:
+            return 0.5 * (self.mean.square() + logvar.exp() - 1 - logvar)
+        gap = logvar - other._clamped()
+        shift = (self.mean - other.mean).square() * torch.exp(-other._clamped())
+        return 0.5 * (gap.exp() - 1 - gap + shift)
+
+    def kl(self, other: "Posterior | None" = None) -> Tensor:
+        """Return KL(q ‖ other) in nats per item, (B,); see `divergence`."""
+        return self.divergence(other).flatten(1).sum(1)
+
+    def nll(self, z: Tensor) -> Tensor:
+        """Return −ln q(z|x) in nats per item, (B,): ½ Σ (ln 2π + logvar + (z − mean)²/var)."""
+        logvar = self._clamped()
+        terms = _LN_TAU + logvar + (z - self.mean).square() * torch.exp(-logvar)
         return 0.5 * terms.flatten(1).sum(1)
+
+    def scaled(self, scale: Tensor | float, shift: Tensor | float) -> "Posterior":
+        """Return the posterior of (z − shift) · scale."""
+        mean = (self.mean - shift) * scale
+        if self.logvar is None:
+            return Posterior(mean)
+        return Posterior(mean, self._clamped() + 2 * torch.as_tensor(scale).to(mean).log())
+
+    def unscaled(self, scale: Tensor | float, shift: Tensor | float) -> "Posterior":
+        """Return the posterior of z / scale + shift: what `scaled` was given."""
+        inverse = 1 / torch.as_tensor(scale)
+        return self.scaled(inverse.to(self.mean), -shift * torch.as_tensor(scale).to(self.mean))
 
     def _clamped(self) -> Tensor:
         if self.logvar is None:
@@ -59,13 +99,22 @@ class Autoencoder(nn.Module, ABC):
         scale: z = (raw − shift) · scale.
         shift: See `scale`.
         bounded: Whether latents keep the image's value range (only the identity does).
+        reach: How many latents to each side matter to a pixel, normalisations and attention aside; 0 where images
+            cannot be decoded in tiles.
+        tile: Side of the tiles in which larger latents are decoded and encoded, in latents; `None`: at once.
     """
 
     stride: int
     latent_channels: int
-    scale: float = 1.0
-    shift: float = 0.0
+    scale: Tensor | float
+    shift: Tensor | float
     bounded: bool = False
+    reach: int = 0
+    tile: int | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.shift = 1.0, 0.0
 
     @abstractmethod
     def encode(self, x: Tensor) -> Posterior:
@@ -75,6 +124,128 @@ class Autoencoder(nn.Module, ABC):
     def decode(self, z: Tensor) -> Tensor:
         """Return images (B, C, H, W) for scaled latents z (B, latent_channels, H/stride, W/stride)."""
 
+    def is_scaled(self) -> bool:
+        """Return whether latents are known to have unit size."""
+        return True
+
     def layouts(self) -> Sequence[Layout]:
         """Return how other libraries store the weights of this part, as it is configured; none by default."""
         return ()
+
+
+class ScaledAutoencoder(Autoencoder):
+    """An autoencoder whose raw latents are of any size: their scale is given, or measured once it is trained.
+
+    Scale and shift are buffers, (latent_channels, 1, 1), and saved with the weights. Given ones outlast loading.
+
+    Args:
+        channels: Of a latent.
+        scale: What raw latents are multiplied with; `None`: 1 until `measure` or loaded weights say it.
+        shift: What is taken off first.
+
+    Raises:
+        IncompatibleParts: Their number is not that of the channels, or a scale is not positive.
+    """
+
+    scale: Tensor
+    shift: Tensor
+    measured: Tensor
+
+    def __init__(self, *, channels: int, scale: Scale | None = None, shift: Scale = 0.0) -> None:
+        super().__init__()
+        self.latent_channels = channels
+        self.given = scale is not None
+        values = {"scale": _each(1.0 if scale is None else scale, channels, "scale")}
+        values["shift"] = _each(shift, channels, "shift")
+        if min(values["scale"]) <= 0:
+            raise IncompatibleParts("a scale is not positive", where="autoencoder.scale", got=str(scale))
+        self._values: dict[str, Any] = {**values, "measured": self.given}
+        for name, value in values.items():
+            delattr(self, name)  # the plain number
+            self.register_buffer(name, torch.tensor(value, dtype=torch.float32).view(-1, 1, 1))
+        self.register_buffer("measured", torch.tensor(self.given))
+
+    @abstractmethod
+    def moments(self, x: Tensor) -> Tensor:
+        """Return what `posterior` makes a distribution of, (B, n, H/stride, W/stride), for images x."""
+
+    @abstractmethod
+    def posterior(self, moments: Tensor) -> Posterior:
+        """Return the posterior over raw latents that moments describe."""
+
+    @abstractmethod
+    def picture(self, raw: Tensor) -> Tensor:
+        """Return images (B, C, H, W) for raw latents."""
+
+    def encode(self, x: Tensor) -> Posterior:
+        """Return the posterior over scaled latents; see `Autoencoder.encode`."""
+        small = self.tile is None or max(x.shape[2:]) <= self.tile * self.stride
+        moments = self.moments(x) if small else blended(self.moments, x, self._tiles(), encode=self.stride)
+        return self.posterior(moments).scaled(self.scale, self.shift)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return images for scaled latents; see `Autoencoder.decode`."""
+        raw = z / self.scale + self.shift
+        if self.tile is None or max(z.shape[2:]) <= self.tile:
+            return self.picture(raw)
+        return blended(self.picture, raw, self._tiles(), decode=self.stride)
+
+    def is_scaled(self) -> bool:
+        """Return whether the scale was given, measured, or came with the weights."""
+        return bool(self.measured)
+
+    def constants(self) -> Mapping[str, Tensor]:
+        """Return scale and shift as they were given, for layouts of other libraries, whose files lack them."""
+        kept = {n: torch.tensor(self._values[n], device="cpu").view(-1, 1, 1) for n in ("scale", "shift")}
+        return kept | {"measured": torch.tensor(self.given, device="cpu")}
+
+    @torch.no_grad()
+    def measure(self, images: Iterable[tuple[Tensor, Noise]], *, shared: bool = False) -> None:
+        """Set scale and shift so that draws from the posteriors of images have mean 0 and deviation 1.
+
+        Args:
+            images: (B, C, H, W) in [−1, 1], and the noise of the draws.
+            shared: One scale for all channels and no shift, as latent diffusion has it.
+        """
+        count = 0
+        total = squares = torch.zeros(self.latent_channels, dtype=torch.float64, device=self.scale.device)
+        for x, noise in images:
+            raw = self.posterior(self.moments(x)).sample(noise).double().transpose(0, 1).flatten(1)
+            count += raw.shape[1]
+            total, squares = total + raw.sum(1), squares + raw.square().sum(1)
+        if shared:
+            count, total, squares = count * len(total), total.sum(0, keepdim=True), squares.sum(0, keepdim=True)
+        mean = total / count
+        deviation = ((squares - count * mean.square()) / (count - 1)).sqrt()
+        self.scale.copy_((1 / deviation).view(-1, 1, 1).expand_as(self.scale))
+        self.shift.copy_((0 * mean if shared else mean).view(-1, 1, 1).expand_as(self.shift))
+        self.measured.fill_(True)
+
+    def _tiles(self) -> tuple[int, int]:
+        """Return the side of tiles and their overlap, in latents."""
+        if not self.reach or (self.tile or 0) < 2 * self.reach:
+            raise IncompatibleParts(
+                "the tiles are too small for this autoencoder",
+                where="sample.tile",
+                expected=f"at least {2 * self.reach} latents" if self.reach else "null: it cannot work in tiles",
+                got=str(self.tile),
+            )
+        return self.tile or 0, self.reach
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        if self.given:
+            state_dict.update({prefix + name: value for name, value in self.constants().items()})
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _each(value: Scale, channels: int, name: str) -> list[float]:
+    """Return one number for each channel."""
+    each = [float(value)] * channels if isinstance(value, int | float) else [float(v) for v in value]
+    if len(each) != channels:
+        raise IncompatibleParts(
+            f"there is not one {name} for each channel of the latents",
+            where=f"autoencoder.{name}",
+            expected=f"a number, or {channels} of them",
+            got=str(len(each)),
+        )
+    return each

@@ -54,6 +54,6 @@ class AutoencoderContract(Contract):
     def _part(self, make: Make) -> tuple[Autoencoder, Tensor]:
         space: Any = self.provided[Space]
         part: Autoencoder = make().eval()
-        size = tuple(max(side, 2 * part.stride) for side in space.size)
+        size = tuple(-(-side // part.stride) * part.stride for side in space.size)
         x = torch.rand(2, space.channels, *size, generator=torch.Generator().manual_seed(0)) * 2 - 1
         return part, x
