@@ -1,0 +1,130 @@
+"""DiffusersAutoencoder: an AutoencoderKL, VQModel, AutoencoderTiny … of diffusers, from a local folder."""
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from diffloom.autoencoder import Autoencoder, Posterior
+from diffloom.errors import IncompatibleParts
+from diffloom.layout import Layout
+from diffloom.space import Space
+from diffloom_diffusers.examples import autoencoders
+from diffloom_diffusers.folder import described, loaded, made
+from diffloom_diffusers.layouts import identical
+
+_PLACES = ("vae", "vqvae", "movq", "vqgan")
+_SIDE = 256  # of the image that shows the stride: more than any autoencoder divides by
+_LEARNED_SCALES = ("latents_mean", "latents_std")
+
+
+class DiffusersAutoencoder(Autoencoder):
+    """Any of diffusers' image autoencoders: with a normal posterior, quantised, or plainly deterministic.
+
+    Args:
+        space: Of the images.
+        folder: A model's folder (config.json and safetensors, sharded or not), or a pipeline's.
+        pretrained: Whether to load the weights; without, the network is new.
+        variant: Of the weights, such as fp16; by default those without a variant.
+        scale: z = (raw − shift) · scale; by default the config's `scaling_factor`.
+        shift: By default the config's `shift_factor`.
+
+    Raises:
+        CheckpointError: The folder holds no such model, or its weights are not those of its config.
+        IncompatibleParts: It is not for images of these channels, or no autoencoder of images.
+    """
+
+    @staticmethod
+    def examples(folder: Path) -> tuple[dict[str, Any], ...]:
+        """Write small autoencoders and return their parameters."""
+        return autoencoders(folder)
+
+    def __init__(
+        self,
+        *,
+        space: Space,
+        folder: Annotated[Path, Field(description="folder of a model in diffusers' layout, or of a pipeline")],
+        pretrained: bool = True,
+        variant: str | None = None,
+        scale: Annotated[float, Field(gt=0)] | None = None,
+        shift: float | None = None,
+    ) -> None:
+        super().__init__()
+        place, config = described(folder, _PLACES)
+        where = str(place)
+        odd = [key for key in _LEARNED_SCALES if config.get(key) is not None]
+        if odd:
+            raise IncompatibleParts(
+                "this autoencoder scales each latent channel by a number of its own",
+                where=where,
+                expected="one scaling_factor and one shift_factor",
+                got=", ".join(odd),
+            )
+        self.network: Any = loaded(place, config, variant) if pretrained else made(config, where)
+        self.scale = float(config.get("scaling_factor") or 1.0) if scale is None else scale
+        self.shift = float(config.get("shift_factor") or 0.0) if shift is None else shift
+        self.latent_channels, self.stride = _probe(config, space.channels, where)
+
+    def encode(self, x: Tensor) -> Posterior:
+        """Return the posterior over scaled latents; see `Autoencoder.encode`."""
+        mean, logvar = _encoded(self.network, x)
+        if logvar is not None:
+            logvar = logvar + 2 * math.log(self.scale)
+        return Posterior((mean - self.shift) * self.scale, logvar)
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Return images; see `Autoencoder.decode`. A quantised model takes the nearest code words first."""
+        image: Tensor = self.network.decode(z / self.scale + self.shift, return_dict=False)[0]
+        return image
+
+    def layouts(self) -> Sequence[Layout]:
+        """Return the layout of diffusers: the network's own, with the scale and shift of this part."""
+        own = identical(self, "network.", self.network)
+        kept = {"scaling_factor": self.scale}
+        if "shift_factor" in own.config:
+            kept["shift_factor"] = self.shift
+        return (Layout(own.name, own.welds, config={**own.config, **kept}),)
+
+
+def _encoded(network: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Return (mean, log-variance or nothing) of unscaled latents, by what the network's answer holds."""
+    answer = network.encode(x)
+    posterior = getattr(answer, "latent_dist", None)
+    if posterior is not None:
+        return posterior.mean, None if posterior.deterministic else posterior.logvar
+    latents = getattr(answer, "latents", None)
+    return (answer.latent if latents is None else latents), None
+
+
+@torch.no_grad()
+def _probe(config: dict[str, Any], channels: int, where: str) -> tuple[int, int]:
+    """Return (latent channels, stride) of an autoencoder, without memory: it is called on the meta device.
+
+    Raises:
+        IncompatibleParts: Where it does not encode images of these channels and decode them again.
+    """
+    with torch.device("meta"):
+        network: Any = made(config, where).eval()
+        x = torch.empty(1, channels, _SIDE, _SIDE)
+        try:
+            z = _encoded(network, x)[0]
+            again = network.decode(z, return_dict=False)[0]
+        except (RuntimeError, ValueError, TypeError, AttributeError) as error:
+            raise IncompatibleParts(
+                f"{type(network).__name__} does not encode these images: {error}",
+                where=where,
+                expected=f"an autoencoder of images with {channels} channels",
+                got=f"in_channels {config.get('in_channels')}",
+            ) from error
+    if again.shape != x.shape or z.dim() != x.dim() or _SIDE % z.shape[-1]:
+        raise IncompatibleParts(
+            f"{type(network).__name__} is no autoencoder of images",
+            where=where,
+            expected="images come back in their shape",
+            got=f"{tuple(x.shape)} → {tuple(z.shape)} → {tuple(again.shape)}",
+        )
+    return z.shape[1], _SIDE // z.shape[-1]
