@@ -108,6 +108,10 @@ class Plan:
         """Return a normalisation."""
         return GroupNorm(channels, groups=self.groups, eps=self.eps)
 
+    def heads_of(self, width: int) -> int:
+        """Return the number of attention heads in a level of a width."""
+        return max(width // self.head_width, 1) if self.head_width else self.heads
+
     def _halving(self, channels: int, index: int) -> ResBlock | Downsample:
         if self.resampling == "conv":
             return Downsample(channels, padding=self.padding)
@@ -134,7 +138,7 @@ class Plan:
         )
 
     def _attention(self, channels: int, name: str, level: int) -> SelfAttention | SpatialTransformer:
-        heads = max(channels // self.head_width, 1) if self.head_width else self.heads
+        heads = self.heads_of(channels)
         if channels % (self.head_width or heads):
             raise IncompatibleParts(
                 "attention heads cannot share the channels evenly",

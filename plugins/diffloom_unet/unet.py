@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from diffloom.condition import Condition, Ports, Tap
 from diffloom.denoiser import Denoiser
 from diffloom.errors import IncompatibleParts
+from diffloom.layout import Layout
 from diffloom.space import Space
 from diffloom_nets import (
     Conv2d,
@@ -34,6 +35,7 @@ from diffloom_nets import (
     xavier,
     zero,
 )
+from diffloom_unet.layouts import layouts
 from diffloom_unet.stages import Plan, Resampling, Stage
 
 Count = Annotated[int, Field(gt=0)]
@@ -125,7 +127,7 @@ class UNet(Denoiser):
             resampling=resampling,
         )
         vector = wide if vector is None else vector
-        self.channels = space.channels
+        self.space, self.plan = space, plan
         self.out_channels = space.channels * (2 if variance == "learned" else 1)
         self.multiple = 2 ** (len(widths) - 1)
 
@@ -141,6 +143,10 @@ class UNet(Denoiser):
         self.taps = tuple(self._taps(plan))
         edits = {tap.name: tap.channels for tap in self.taps}
         self.ports = Ports(context=context, vector=vector, concat=concat, affine=edits)
+
+    def layouts(self) -> Sequence[Layout]:
+        """Return diffusers' layout and that of latent diffusion's files, where they can express this network."""
+        return layouts(self)
 
     def residual_blocks(self) -> list[ResBlock]:
         """Return the residual blocks in the order in which they are computed, and told the time."""

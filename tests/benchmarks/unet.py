@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.unet.parity import pair, twin
+from tests.unet.parity import layout_of, pair, twin
 
 CIFAR: dict[str, Any] = {"channels": 128, "attention": (16,)}
 say = print
@@ -154,7 +154,7 @@ def alone(side: str, work: str, batch: int) -> None:
     else:
         with torch.device("meta"):
             pattern = UNet(space=Space(3, (32, 32)), **CIFAR)
-        net = twin(pattern, 32, **CIFAR)
+        net = twin(layout_of(pattern))
     x, t = torch.randn(batch, 3, 32, 32), torch.full((batch,), 500)
     net.train(work == "training")
     with torch.inference_mode(work != "training"):
