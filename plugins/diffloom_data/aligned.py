@@ -15,10 +15,10 @@ from torch import Tensor
 
 from diffloom.data import Dataset, Sample, Transform, transformed
 from diffloom.errors import DataError
+from diffloom.paths import existing_folder
 from diffloom.space import Space
 from diffloom_data.captions import read_captions
 from diffloom_data.images import SUFFIXES, image_size, read_image
-from diffloom_data.paths import existing_folder
 from diffloom_data.pixels import fit
 from diffloom_data.splits import Split, chosen
 

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from diffloom.data import Dataset, Sample, Transform, transformed
 from diffloom.errors import DataError
+from diffloom.paths import existing_file
 from diffloom.space import Space
-from diffloom_data.paths import existing_file
 from diffloom_data.splits import Split, chosen
 
 _LOCAL_HEADER, _NAME_LENGTH, _EXTRA_LENGTH = 30, slice(26, 28), slice(28, 30)

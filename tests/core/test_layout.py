@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from diffloom.errors import CheckpointError
+from diffloom.errors import CheckpointError, DiffloomError
 from diffloom.layout import Layout, Weld
 from diffloom.recipe.settings import ModuleSettings
 from diffloom.recipe.weights import Weights
@@ -173,3 +173,14 @@ def test_a_pipeline_is_no_model(tmp_path: Path) -> None:
     (tmp_path / "model_index.json").write_text("{}")
     with pytest.raises(CheckpointError, match="one of its folders unet"):
         stored(tmp_path)
+
+
+def test_a_path_may_hold_environment_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    part, other = Attention(), Attention()
+    save_file(foreign(part), tmp_path / "model.safetensors")
+    monkeypatch.setenv("WEIGHTS_HERE", str(tmp_path))
+    load(other, Path("$WEIGHTS_HERE") / "model.safetensors")
+    assert torch.equal(part.qkv.weight, other.qkv.weight)
+    monkeypatch.delenv("WEIGHTS_HERE")
+    with pytest.raises(DiffloomError, match="the environment variable WEIGHTS_HERE is not set"):
+        load(other, Path("$WEIGHTS_HERE"))

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from diffloom import checkpoint
 from diffloom.errors import CheckpointError
 from diffloom.layout import Layout, layouts_of
+from diffloom.paths import expand
 from diffloom.recipe.settings import ModuleSettings
 from diffloom.stored import stored
 
@@ -60,7 +61,7 @@ class Weights:
 
     def _file(self, name: str, role: str | None, path: str) -> tuple[Path, str]:
         if not name.startswith(_RUN):
-            return Path(name).expanduser(), ""
+            return expand(name, where=f"{path}.weights"), ""
         if role is None:
             raise CheckpointError("a nested part has no weights of its own in a run", where=f"{path}.weights", got=name)
         folder = self.runs / name.removeprefix(_RUN)

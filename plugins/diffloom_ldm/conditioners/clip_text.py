@@ -17,10 +17,10 @@ from diffloom.conditioner import Batch, Conditioner
 from diffloom.denoiser import Denoiser
 from diffloom.errors import DataError, DiffloomError, IncompatibleParts
 from diffloom.layout import Layout, Weld
+from diffloom.paths import existing_folder
 from diffloom.recipe.weights import fit
 from diffloom.stored import stored
 from diffloom.vision_compat import ensure_torchvision
-from diffloom_data.paths import existing_folder
 
 _ROOT = "text_model."
 _WHERE = "clip-text"

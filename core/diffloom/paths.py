@@ -26,7 +26,7 @@ def expand(path: str, *, where: str) -> Path:
             f"the environment variable {unset[0]} is not set",
             where=where,
             got=f"the path {path}",
-            remedy=f"set it: export {unset[0]}=/path/to/the/data",
+            remedy=f"set it: export {unset[0]}=/the/path",
         )
     return Path(os.path.expandvars(path)).expanduser()
 
