@@ -4,6 +4,7 @@ Through the vector port it is added to the time embedding (Nichol & Dhariwal 202
 through the context port it is the only token that the network looks at (Rombach et al. 2022, ImageNet).
 """
 
+from collections.abc import Sequence
 from typing import Annotated, ClassVar, Literal
 
 import torch
@@ -14,6 +15,7 @@ from diffloom.condition import Condition, Ports
 from diffloom.conditioner import Batch, Conditioner
 from diffloom.denoiser import Denoiser
 from diffloom.errors import DataError, IncompatibleParts
+from diffloom.layout import Layout, Weld
 
 
 class ClassLabel(Conditioner):
@@ -71,6 +73,12 @@ class ClassLabel(Conditioner):
         said = code.vector if self.port == "vector" else code.context
         count = 1 if said is None else said.shape[0]
         return self._said(torch.full((count,), self.classes, device=self.table.weight.device))
+
+    def layouts(self) -> Sequence[Layout]:
+        """Return diffusers', whose U-Nets keep such a table themselves; for the vector port."""
+        welds = (Weld("table.weight", ("weight",)),)
+        config = {"num_class_embeds": self.classes + 1}
+        return (Layout("diffusers", welds, prefix="class_embedding.", config=config),) if self.port == "vector" else ()
 
     def _said(self, rows: Tensor) -> Condition:
         told = self.table(rows)

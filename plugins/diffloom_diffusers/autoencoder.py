@@ -1,6 +1,5 @@
 """DiffusersAutoencoder: an AutoencoderKL, VQModel, AutoencoderTiny … of diffusers, from a local folder."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -19,7 +18,6 @@ from diffloom_diffusers.layouts import identical
 
 _PLACES = ("vae", "vqvae", "movq", "vqgan")
 _SIDE = 256  # of the image that shows the stride: more than any autoencoder divides by
-_LEARNED_SCALES = ("latents_mean", "latents_std")
 
 
 class DiffusersAutoencoder(Autoencoder):
@@ -56,38 +54,41 @@ class DiffusersAutoencoder(Autoencoder):
         super().__init__()
         place, config = described(folder, _PLACES)
         where = str(place)
-        odd = [key for key in _LEARNED_SCALES if config.get(key) is not None]
-        if odd:
-            raise IncompatibleParts(
-                "this autoencoder scales each latent channel by a number of its own",
-                where=where,
-                expected="one scaling_factor and one shift_factor",
-                got=", ".join(odd),
-            )
         self.network: Any = loaded(place, config, variant) if pretrained else made(config, where)
-        self.scale = float(config.get("scaling_factor") or 1.0) if scale is None else scale
-        self.shift = float(config.get("shift_factor") or 0.0) if shift is None else shift
+        own_scale, own_shift = _scaling(config)
+        self.scale = own_scale if scale is None else scale
+        self.shift = own_shift if shift is None else shift
         self.latent_channels, self.stride = _probe(config, space.channels, where)
 
     def encode(self, x: Tensor) -> Posterior:
         """Return the posterior over scaled latents; see `Autoencoder.encode`."""
-        mean, logvar = _encoded(self.network, x)
-        if logvar is not None:
-            logvar = logvar + 2 * math.log(self.scale)
-        return Posterior((mean - self.shift) * self.scale, logvar)
+        scale, shift = self._scaling(x)
+        return Posterior(*_encoded(self.network, x)).scaled(scale, shift)
 
     def decode(self, z: Tensor) -> Tensor:
         """Return images; see `Autoencoder.decode`. A quantised model takes the nearest code words first."""
-        image: Tensor = self.network.decode(z / self.scale + self.shift, return_dict=False)[0]
+        scale, shift = self._scaling(z)
+        image: Tensor = self.network.decode(z / scale + shift, return_dict=False)[0]
         return image
 
+    def _scaling(self, like: Tensor) -> tuple[Tensor | float, Tensor | float]:
+        """Return scale and shift where and as they are needed."""
+        found = [value.to(like) if isinstance(value, Tensor) else value for value in (self.scale, self.shift)]
+        return found[0], found[1]
+
     def layouts(self) -> Sequence[Layout]:
-        """Return the layout of diffusers: the network's own, with the scale and shift of this part."""
-        own = identical(self, "network.", self.network)
-        kept = {"scaling_factor": self.scale}
-        if "shift_factor" in own.config:
-            kept["shift_factor"] = self.shift
-        return (Layout(own.name, own.welds, config={**own.config, **kept}),)
+        """Return the layout of diffusers: the network's own."""
+        return (identical(self, "network.", self.network),)
+
+
+def _scaling(config: dict[str, Any]) -> tuple[Tensor | float, Tensor | float]:
+    """Return (scale, shift) of z = (raw − shift) · scale: numbers, or (c, 1, 1) where each channel has its own."""
+    factor = float(config.get("scaling_factor") or 1.0)
+    mean, std = config.get("latents_mean"), config.get("latents_std")
+    if mean is None or std is None:
+        return factor, float(config.get("shift_factor") or 0.0)
+    mean, std = (torch.tensor(values, device="cpu").view(-1, 1, 1) for values in (mean, std))
+    return factor / std, mean
 
 
 def _encoded(network: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
