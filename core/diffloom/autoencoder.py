@@ -98,6 +98,7 @@ class Autoencoder(nn.Module, ABC):
         latent_channels: Channels of a latent.
         scale: z = (raw − shift) · scale.
         shift: See `scale`.
+        image_channels: Channels of an image; 0 where it does not say.
         bounded: Whether latents keep the image's value range (only the identity does).
         reach: How many latents to each side matter to a pixel, normalisations and attention aside; 0 where images
             cannot be decoded in tiles.
@@ -108,6 +109,7 @@ class Autoencoder(nn.Module, ABC):
     latent_channels: int
     scale: Tensor | float
     shift: Tensor | float
+    image_channels: int = 0
     bounded: bool = False
     reach: int = 0
     tile: int | None = None

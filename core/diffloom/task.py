@@ -5,7 +5,7 @@ GAN — and predicts. Networks that only training needs (a discriminator, a perc
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -53,11 +53,13 @@ class Task(nn.Module, ABC):
         needs: Keys of the batch that its losses read.
         told: Keys of the batch that the network must be told of, so that some conditioner has to read them.
         paired: Whether a prediction answers the batch's own image (restoration), rather than being a new one.
+        step: Steps that training has made before the present one; the engine keeps it.
     """
 
     needs: tuple[str, ...] = ("image",)
     told: tuple[str, ...] = ()
     paired: bool = False
+    step: int = 0
 
     @abstractmethod
     def objectives(self, system: "System") -> Sequence[Objective]:
@@ -66,3 +68,11 @@ class Task(nn.Module, ABC):
     @abstractmethod
     def predict(self, system: "System", batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """Return the answers for a batch, `image` among them: (B, C, H, W) in [−1, 1]."""
+
+    def finish(self, system: "System", batches: Iterator[tuple[Batch, Noise]]) -> None:
+        """Complete what was trained, once, after the last step: measure what can only be measured then.
+
+        Args:
+            system: In evaluation mode, with averaged weights; changes of its buffers are saved with these.
+            batches: Batches of the training data, without end, each with its noise.
+        """

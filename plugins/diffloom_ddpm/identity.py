@@ -18,7 +18,7 @@ class Identity(Autoencoder):
 
     def __init__(self, *, space: Space) -> None:
         super().__init__()
-        self.latent_channels = space.channels
+        self.latent_channels = self.image_channels = space.channels
 
     def encode(self, x: Tensor) -> Posterior:
         """Return x itself, (B, C, H, W), as a code without variance."""

@@ -13,7 +13,7 @@ A folder that already holds a run of the same recipe is gone on with; one of ano
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from math import isfinite, nan
 from pathlib import Path
@@ -146,6 +146,8 @@ class Run:
         settings = self.recipe.header.train
         for record in trainer.steps():
             self.step = trainer.step
+            if self.step == settings.steps:
+                trainer.finish()
             if main:
                 self._after_step(trainer, record)
             due = self.step % settings.checkpoint_every == 0 or self.step == settings.steps or stopped.asked
@@ -243,7 +245,7 @@ class Run:
                 cache=self.directory / "cache",
                 progress=partial(self._judging, name),
             )
-            with self.system.sampled_by(self._make(config, Sampler) if config else self.system.sampler):
+            with self.system.sampled_by(self._make(config, Sampler)) if config else nullcontext():
                 figures[name] = {key: v for metric in metrics for key, v in metric.measure(evaluation).items()}
         written = {name: {k: v if isfinite(v) else None for k, v in row.items()} for name, row in figures.items()}
         used = {"sampler": self.recipe.parts.get("sampler"), **self.recipe.samplers}

@@ -4,6 +4,7 @@ So there is no generator state to save: data order, noise and drop-out are drawn
 run that goes on from its last checkpoint ends with the bits of an unbroken one, on the same machine.
 """
 
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -94,6 +95,7 @@ class Trainer:
 
     def _step(self, batch: Batch, seeds: Sequence[int]) -> dict[str, Tensor]:
         torch.manual_seed(mix("dropout", self.seed, self.step, self.accelerator.process_index))
+        self.system.task.step = self.step
         before = audit.fingerprint(self.system) if self.step == 0 else {}
         rate = optimise.rate(self.step, self.settings)
         record: dict[str, Tensor] = {}
@@ -153,6 +155,17 @@ class Trainer:
         values = self.accelerator.reduce(values, reduction="mean")
         figures = dict(zip(names, values.tolist(), strict=True))
         return {"lr": optimise.rate(self.step - 1, self.settings), **figures}
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """Let the task complete what was trained, on the averaged weights; every process sees the same data."""
+        seed = mix("finish", self.seed)
+        stream = Stream(self.dataset, seed=seed, batch=self.settings.batch, start=0, stop=sys.maxsize)
+        device = self.accelerator.device
+        batches = ((to_device(b, device), Noise(stream.seeds(step))) for step, b in enumerate(stream))
+        self.system.eval()
+        with self.average.applied():
+            self.system.task.finish(self.system, batches)
 
     def check_conditions(self) -> tuple[str, ...]:
         """Return the conditioners that the averaged weights ignore, judged on one small batch of the data."""

@@ -76,7 +76,7 @@ class PlainAutoencoder(Autoencoder):
 
     def __init__(self, *, channels: int) -> None:
         super().__init__()
-        self.stride, self.latent_channels = 1, channels
+        self.stride, self.latent_channels, self.image_channels = 1, channels, channels
 
     def encode(self, x: Tensor) -> Posterior:
         """Return x."""

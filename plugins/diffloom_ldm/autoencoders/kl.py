@@ -60,7 +60,7 @@ class KL(ScaledAutoencoder):
         super().__init__(channels=latent, scale=scale, shift=shift)
         widths = [channels * m for m in multipliers]
         self.plan = Architecture(widths, blocks, attention, middle, dropout, groups)
-        self.stride, self.reach = self.plan.stride, self.plan.reach
+        self.stride, self.reach, self.image_channels = self.plan.stride, self.plan.reach, space.channels
         self.encoder = Encoder(self.plan, space.channels, 2 * latent)
         self.quant = Conv2d(2 * latent, 2 * latent, 1)
         self.unquant = Conv2d(latent, latent, 1)

@@ -65,7 +65,7 @@ class Tiny(ScaledAutoencoder):
     ) -> None:
         super().__init__(channels=latent, scale=scale, shift=shift)
         self.stride = 1 << (len(blocks) - 1)
-        self.reach = _reach(blocks)
+        self.reach, self.image_channels = _reach(blocks), space.channels
         self.blocks, self.channels = tuple(blocks), channels
         self.encoder = nn.Sequential(*self._down(space.channels, latent))
         self.decoder = nn.Sequential(*self._up(space.channels, latent))

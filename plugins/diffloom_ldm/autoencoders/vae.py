@@ -59,7 +59,7 @@ class VAE(ScaledAutoencoder):
             )
         self.stride = math.gcd(*space.size)
         self.grid = tuple(side // self.stride for side in space.size)
-        self.saturated = output == "sigmoid"
+        self.saturated, self.image_channels = output == "sigmoid", space.channels
         halves = [space.size, tuple(side // 2 for side in space.size), tuple(side // 4 for side in space.size)]
         self.inner = (2 * channels, *halves[2])
         flat, codes = math.prod(self.inner), latent * math.prod(self.grid)

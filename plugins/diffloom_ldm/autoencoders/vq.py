@@ -75,7 +75,7 @@ class VQ(ScaledAutoencoder):
         super().__init__(channels=width, scale=scale, shift=shift)
         widths = [channels * m for m in multipliers]
         self.plan = Architecture(widths, blocks, attention, middle, dropout, groups)
-        self.stride, self.reach = self.plan.stride, self.plan.reach
+        self.stride, self.reach, self.image_channels = self.plan.stride, self.plan.reach, space.channels
         self.encoder = Encoder(self.plan, space.channels, latent)
         self.quant = Conv2d(latent, width, 1)
         self.codebook = Codebook(codes, width, beta=beta, loss=loss, decay=decay, restart=restart)

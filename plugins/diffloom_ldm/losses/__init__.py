@@ -1,0 +1,1 @@
+"""Losses of autoencoders: likelihoods, perceptual distance, and a judge of patches."""
