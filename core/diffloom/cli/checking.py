@@ -69,6 +69,7 @@ def described(name: str, report: "Report") -> str:
         ["data", f"{report.samples} samples"],
         ["network", f"{amount(report.forward_flops)}FLOPs for one item"],
         ["sampling", f"{report.evaluations} evaluations, {amount(report.sample_flops)}FLOPs for one item"],
-        ["training", f"{size(report.train_memory)} of memory, estimated"],
     ]
+    if report.trainable:
+        rows.append(["training", f"{size(report.train_memory)} of memory, estimated"])
     return f"{name}: all parts fit together\n{aligned(rows, indent=2)}"

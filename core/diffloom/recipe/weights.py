@@ -25,7 +25,7 @@ class Weights:
 
     Args:
         runs: The folder in which `run:NAME` finds NAME.
-        pretend: Compare names and shapes with the file's header, and read no tensor.
+        pretend: Compare names and shapes with the file's header, and read no more of it.
     """
 
     def __init__(self, runs: Path, *, pretend: bool) -> None:
@@ -54,9 +54,9 @@ class Weights:
         file, prefix = self._file(name, role, path)
         where = f"{path}.weights ({file})"
         source = stored(file)
-        self.hashes[path] = source.sha256()
         fitted = fit(part, source.shapes, where, prefix)
         if not self.pretend:
+            self.hashes[path] = source.sha256()
             part.load_state_dict(fitted(source.read()))
 
     def _file(self, name: str, role: str | None, path: str) -> tuple[Path, str]:
