@@ -194,7 +194,7 @@ class ScaledAutoencoder(Autoencoder):
 
     def is_scaled(self) -> bool:
         """Return whether the scale was given, measured, or came with the weights."""
-        return bool(self.measured)
+        return self.given or (not self.measured.is_meta and bool(self.measured))
 
     def constants(self) -> Mapping[str, Tensor]:
         """Return scale and shift as they were given, for layouts of other libraries, whose files lack them."""
@@ -225,19 +225,36 @@ class ScaledAutoencoder(Autoencoder):
 
     def _tiles(self) -> tuple[int, int]:
         """Return the side of tiles and their overlap, in latents."""
-        if not self.reach or (self.tile or 0) < 2 * self.reach:
-            raise IncompatibleParts(
-                "the tiles are too small for this autoencoder",
-                where="sample.tile",
-                expected=f"at least {2 * self.reach} latents" if self.reach else "null: it cannot work in tiles",
-                got=str(self.tile),
-            )
+        require_tiles(self)
         return self.tile or 0, self.reach
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         if self.given:
             state_dict.update({prefix + name: value for name, value in self.constants().items()})
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def require_scaled(part: Autoencoder) -> None:
+    """Raise IncompatibleParts where nobody knows the scale of an autoencoder's latents, so none can be diffused."""
+    if not part.bounded and not part.is_scaled():
+        raise IncompatibleParts(
+            "nothing says how large the latents of this autoencoder are, and diffusion needs them at unit size",
+            where="autoencoder.scale",
+            expected="weights whose scale was measured, or a scale",
+            remedy="train it (`task: {type: autoencode}`) and name the run, as autoencoder.weights: run:NAME; or give "
+            "autoencoder.scale, which is 0.18215 for Stable Diffusion's weights",
+        )
+
+
+def require_tiles(part: Autoencoder) -> None:
+    """Raise IncompatibleParts where an autoencoder cannot work in tiles of the side that it was given."""
+    if part.tile is not None and part.tile < max(2 * part.reach, 1 if part.reach else part.tile + 1):
+        raise IncompatibleParts(
+            "the tiles are too small for this autoencoder" if part.reach else "this autoencoder has no tiles",
+            where="sample.tile",
+            expected=f"at least {2 * part.reach} latents, twice as far as a pixel sees" if part.reach else "null",
+            got=str(part.tile),
+        )
 
 
 def _each(value: Scale, channels: int, name: str) -> list[float]:

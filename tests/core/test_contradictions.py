@@ -106,6 +106,17 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "only one variant comes in two forms",
         "remove form",
     ),
+    "latents of a size that nobody knows": (
+        {"autoencoder": {"type": "kl", "channels": 8, "multipliers": [1, 2], "blocks": 1, "groups": 4}},
+        "autoencoder: nothing says how large the latents of this autoencoder are",
+        "autoencoder.weights: run:NAME",
+    ),
+    "tiles smaller than what a pixel sees": (
+        {"autoencoder": {"type": "tiny", "channels": 8, "blocks": [1, 1]}, "sample__tile": 3},
+        "sample.tile: the tiles are too small for this autoencoder",
+        "at least 14 latents",
+    ),
+    "tiles of pixels": ({"sample__tile": 64}, "sample.tile: this autoencoder has no tiles", "expected null"),
     "clipped latents": (
         {"autoencoder": {"type": "unlimited", "channels": 1}, "sampler__clip": 1.0},
         "sampler.clip: clipping x0 makes no sense in a latent space",

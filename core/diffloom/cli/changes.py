@@ -67,6 +67,7 @@ def apply(run: "Run", recipe: "Recipe") -> None:
         precision=getattr(torch, recipe.header.precision),
         sample_batch=recipe.header.sample.batch,
     )
+    system.autoencoder.tile = recipe.header.sample.tile
     if recipe.header.device == "cpu":
         system.to("cpu")
     run.recipe = recipe

@@ -13,7 +13,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from diffloom.autoencoder import Autoencoder
+from diffloom.autoencoder import Autoencoder, require_scaled
 from diffloom.conditioner import Conditioner
 from diffloom.data import Dataset
 from diffloom.denoiser import Denoiser
@@ -77,8 +77,11 @@ class _Builder:
         self.parts[Dataset] = dataset
         self.parts[Space] = dataset.space
         autoencoder = cast(Autoencoder, self._make("autoencoder"))
+        autoencoder.tile = self.recipe.header.sample.tile
         self.parts[Autoencoder] = autoencoder
         self.parts[Space] = self._fitting("autoencoder", lambda: latent_space(autoencoder, dataset.space))
+        if not self.meta and self.recipe.part("denoiser") is not None:
+            self._fitting("autoencoder", lambda: require_scaled(autoencoder))
         schedule, denoiser = self._optional("schedule", Schedule), self._optional("denoiser", Denoiser)
         conditioners = {
             name: cast(Conditioner, self._construct(config, f"conditioners.{name}"))

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import cast
 
+from diffloom.autoencoder import require_scaled, require_tiles
 from diffloom.data import Dataset
 from diffloom.errors import IncompatibleParts
 from diffloom.grid import Grid, Level
@@ -27,9 +28,9 @@ def contradictions(recipe: Recipe, system: System, dataset: Dataset) -> Iterator
     """Yield every contradiction between the parts of a built system, and between them and the data."""
     yield from keys(recipe, system, dataset)
     yield from classes(recipe, system, dataset)
-    laws: list[Law] = [told, ports, guidance]
+    laws: list[Law] = [told, tiles, ports, guidance]
     if system._schedule is not None and system._denoiser is not None:
-        laws += [terminal_snr, output_channels]
+        laws += [latent_scale, terminal_snr, output_channels]
     for law in laws:
         yield from law(recipe, system)
     if system._schedule is not None and system._sampler is not None:
@@ -90,6 +91,24 @@ def classes(recipe: Recipe, system: System, dataset: Dataset) -> Iterator[Proble
                 got=str(known),
                 remedy=f"set conditioners.{name}.classes to {len(dataset.classes)}",
             )
+
+
+def tiles(recipe: Recipe, system: System) -> Iterator[Problem]:
+    """Tiles must be larger than what a pixel sees of the latents around it."""
+    try:
+        require_tiles(system.autoencoder)
+    except IncompatibleParts as error:
+        yield _refused(("sample", "tile"), error)
+
+
+def latent_scale(recipe: Recipe, system: System) -> Iterator[Problem]:
+    """Latents are diffused at unit size (Rombach et al. 2022, appendix G); weights may tell it when they are read."""
+    if getattr(recipe.parts["autoencoder"].extras, "weights", None) is not None:
+        return
+    try:
+        require_scaled(system.autoencoder)
+    except IncompatibleParts as error:
+        yield _refused(("autoencoder",), error)
 
 
 def terminal_snr(recipe: Recipe, system: System) -> Iterator[Problem]:

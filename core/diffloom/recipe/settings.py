@@ -78,6 +78,14 @@ class SampleSettings(Settings):
 
     count: Annotated[int, Field(gt=0, description="How many items.")] = 16
     batch: Annotated[int, Field(gt=0, description="How many at a time.")] = 64
+    tile: Annotated[
+        int | None,
+        Field(
+            gt=0,
+            description="Side, in latents, of the overlapping tiles in which larger images are decoded and encoded; "
+            "null: at once.",
+        ),
+    ] = None
     columns: Annotated[int | None, Field(gt=0, description="Columns of the picture; null: the number of classes.")] = (
         None
     )
