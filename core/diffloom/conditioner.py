@@ -27,10 +27,13 @@ class Conditioner(nn.Module, ABC):
     Attributes:
         gives: The ports it fills, with widths.
         needs: Keys of the batch that `encode` reads.
+        only_time: Whether `forward` looks at nothing but the code and the time. Branches of guidance that have the
+            same code then ask it once for all of them.
     """
 
     gives: Ports
     needs: tuple[str, ...] = ()
+    only_time: bool = False
 
     @property
     def static(self) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 from diffloom.condition import Condition, Ports
 from diffloom.conditioner import Batch, Conditioner
 from diffloom.denoiser import Denoiser
+from diffloom.guidance import branches
 from diffloom.guided import Telling
 
 
@@ -83,6 +84,20 @@ class Late(Tokens):
         return Condition(context=batch_of(code) * t.view(-1, 1, 1))
 
 
+class Clock(Tokens):
+    """Looks at the time alone, and counts how often it is asked, for how many items."""
+
+    only_time = True
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.asked: list[int] = []
+
+    def forward(self, code: Condition, x_t: Tensor, t: Tensor, given: Condition) -> Condition:
+        self.asked.append(len(batch_of(code)))
+        return Condition(vector=batch_of(code).sum((1, 2))[:, None] * (1 + t.view(-1, 1)))
+
+
 class Wrong(Conditioner):
     gives = Ports(vector=1)
 
@@ -145,3 +160,20 @@ def test_static_conditions_are_joined_once() -> None:
 def test_a_code_that_is_no_condition_needs_a_forward() -> None:
     with pytest.raises(TypeError, match="must define forward"):
         Telling(Plain(), {"wrong": Wrong()}, {"wrong": torch.ones(1, 1)})
+
+
+@pytest.mark.parametrize("level", [torch.tensor(3.0), torch.full((4,), 3.0)])
+def test_who_looks_at_the_time_alone_is_asked_once_for_all_branches(level: Tensor) -> None:
+    conditioners: dict[str, Conditioner] = {"a": Tokens("a"), "clock": Clock("b")}
+    codes = {key: c.encode(BATCH) for key, c in conditioners.items()}
+    both, weights = branches(conditioners, codes, {"a": 2.0})
+    x = torch.randn(2, 1, 4, 4)
+    plain = Telling(Plain(), conditioners, both)(torch.cat([x, x]), level)
+    clock = conditioners["clock"]
+    assert isinstance(clock, Clock)
+    shared = Telling(Plain(), conditioners, both | {"clock": codes["clock"]}, {"clock": len(weights)})
+    told = shared(torch.cat([x, x]), level)
+    assert clock.asked == [4, 2]
+    assert told.vector is not None
+    assert plain.vector is not None
+    assert torch.equal(told.vector, plain.vector)

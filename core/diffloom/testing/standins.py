@@ -21,7 +21,7 @@ __all__ = ["PlainAutoencoder", "PlainSampler", "TinyDenoiser", "batch", "provide
 
 
 class TinyDenoiser(Denoiser):
-    """Two convolutions with one tap between them, that listens at every port.
+    """Two convolutions with a residual branch and a middle to tap between them, that listens at every port.
 
     Args:
         space: What is denoised.
@@ -34,10 +34,10 @@ class TinyDenoiser(Denoiser):
         *,
         space: Space,
         out_channels: int | None = None,
-        ports: Ports = Ports(context=8, vector=8, concat=2, affine={"mid": 8}),  # noqa: B008  # frozen
+        ports: Ports = Ports(context=8, vector=8, concat=2, affine={"res.mid": 8, "mid": 8}),  # noqa: B008  # frozen
     ) -> None:
         super().__init__()
-        self.taps = (Tap("mid", 8, 1),)
+        self.taps = (Tap("res.mid", 8, 1), Tap("mid", 8, 1))
         self.ports = ports
         self.out_channels = out_channels or space.channels
         self.stem = nn.Conv2d(space.channels, 8, 3, padding=1)
@@ -50,7 +50,7 @@ class TinyDenoiser(Denoiser):
     def forward(
         self, x_t: Tensor, t: Tensor, condition: Condition | None = None, *, read: Sequence[str] = ()
     ) -> Tensor | tuple[Tensor, dict[str, Tensor]]:
-        """Return the output, and the tap if it is read; see `Denoiser.forward`."""
+        """Return the output, and the taps that are read; see `Denoiser.forward`."""
         given = condition or Condition()
         time = self.when(t.to(x_t).reshape(-1, 1) / 1000).expand(x_t.shape[0], -1)
         if given.vector is not None:
@@ -60,9 +60,10 @@ class TinyDenoiser(Denoiser):
         h = self.stem(x_t) + time[..., None, None]
         if given.concat is not None:
             h = h + self.beside(given.concat)
-        h = given.edit("mid", torch.tanh(h))
-        output: Tensor = self.head(h)
-        return (output, dict.fromkeys(read, h)) if read else output
+        maps = {"res.mid": given.edit("res.mid", torch.tanh(h))}
+        maps["mid"] = given.edit("mid", maps["res.mid"])
+        output: Tensor = self.head(maps["mid"])
+        return (output, {name: maps[name] for name in read}) if read else output
 
 
 class PlainAutoencoder(Autoencoder):

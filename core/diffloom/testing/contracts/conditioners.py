@@ -9,8 +9,7 @@ from torch.utils import _pytree as pytree
 from diffloom.condition import Condition
 from diffloom.conditioner import Conditioner
 from diffloom.space import Space
-from diffloom.testing.contracts.base import Contract, Make, applies, close, require
-from diffloom.testing.standins import batch
+from diffloom.testing.contracts.base import Contract, Make, applies, asked, close, equal, require
 
 
 class ConditionerContract(Contract):
@@ -46,10 +45,21 @@ class ConditionerContract(Contract):
             if isinstance(both, Tensor):
                 close(both[1:], single, 1e-5, "item 1")
 
+    def check_claims_of_time_alone_hold(self, make: Make) -> None:
+        """What claims to look at the code and the time alone says the same for any x_t and whatever else is said."""
+        part, code = self._encoded(make, 2)
+        applies(part.only_time, "it looks at more than the time")
+        space: Any = self.provided[Space]
+        x = torch.randn(2, space.channels, *space.size, generator=torch.Generator().manual_seed(0))
+        t, more = torch.tensor(3.0), Condition(vector=torch.ones(2, 1))
+        with torch.no_grad():
+            one, other = part(code, x, t, Condition()), part(code, 2 * x, t, more)
+        for plain, changed in zip(pytree.tree_leaves(one), pytree.tree_leaves(other), strict=True):
+            if isinstance(plain, Tensor):
+                equal(plain, changed, "what it says")
+
     def _batch(self, part: Conditioner, count: int) -> dict[str, Any]:
-        made = batch(part.needs, count, self.provided[Space])  # type: ignore[arg-type]  # a Space
-        applies(made is not None, f"no made-up batch has {', '.join(part.needs)}")
-        return made or {}
+        return asked(part, count, self.provided[Space])  # type: ignore[arg-type]  # a Space
 
     def _encoded(self, make: Make, count: int) -> tuple[Conditioner, Any]:
         part: Conditioner = make().eval()
