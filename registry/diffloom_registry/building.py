@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from diffloom_registry.config import Config
 from diffloom_registry.constructor import MISSING
-from diffloom_registry.errors import ConfigError, DiffloomError, Problem, article, dotted
+from diffloom_registry.errors import ConfigError, DiffloomError, Problem, article, dotted, listed
 
 Inject = Callable[[type], object] | Mapping[type, object]
 """What the system provides: interface or service -> object, or ``None`` if there is none."""
@@ -94,13 +95,29 @@ def _construct(config: Config, arguments: Mapping[str, object]) -> object:
         raise ConfigError([Problem(config.path, message)]) from error
     except Exception as error:
         where = ": ".join(part for part in (dotted(config.path), config.entry.where) if part)
+        makers = f"tell the makers of {config.entry.source}" if config.entry.distribution else "mend it"
         raise DiffloomError(
             "its constructor failed",
             where=where,
             got=f"{type(error).__name__}: {error}",
-            remedy=f"if these values are right, tell the makers of {config.entry.source}",
+            remedy=f"if these values are right, {makers}",
         ) from error
+    _complete(config, built)
     return built
+
+
+def _complete(config: Config, built: object) -> None:
+    """Refuse an object that lacks an attribute which its interface declares: annotated there, and without a value."""
+    bases = [base for base in config.cls.__mro__ if inspect.isabstract(base) and base is not config.cls]
+    declared = {name: base for base in reversed(bases) for name in inspect.get_annotations(base)}
+    left = [name for name in declared if not hasattr(built, name)]
+    if left:
+        bases = list(dict.fromkeys(declared[name] for name in left))
+        raise config.entry.broken(
+            f"it does not say its {listed([repr(name) for name in left])}",
+            expected=f"what {listed([base.__name__ for base in bases])} declares",
+            remedy="set it on the class or in the constructor",
+        )
 
 
 def _configs(child: object) -> Iterator[Config]:

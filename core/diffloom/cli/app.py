@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from diffloom.blame import blamed
 from diffloom.cli.catalogue import listing, schema, show
 from diffloom.cli.checking import check
 from diffloom.cli.console import note
@@ -140,6 +141,8 @@ def _report(error: Exception) -> int:
         return 2
     said = str(error).strip().splitlines()
     reason = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
-    typer.echo(f"diffloom failed, which is not your fault: {reason}", err=True)
+    component = blamed(error)
+    failed = f"a component failed, {component}" if component else "diffloom failed, which is not your fault"
+    typer.echo(f"{failed}: {reason}", err=True)
     typer.echo("the same command with --debug shows where; nothing that was written is lost", err=True)
     return 1

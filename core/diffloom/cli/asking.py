@@ -59,9 +59,30 @@ def conditions(run: "Run", texts: Sequence[str], count: int) -> "Batch":
     given = dict(_value(text, needs, run) for text in texts)
     columns = [{key: values[i % len(values)] for key, values in given.items()} for i in range(count)]
     asked = collate(columns)
-    if set(needs) <= set(asked):
+    if set(needs) <= set(asked) and not _texts(asked):
         return asked
-    return {**run.system.prompts(count), **asked}
+    prompts = run.system.prompts(count)
+    for key in _texts(asked):
+        if _is_number(prompts.get(key)):
+            raise DataError(
+                f"{key!r} is a number in the data",
+                where=f"--give {key}",
+                expected="a number, or a list of them",
+                got=repr(asked[key][0]),
+            )
+    return {**prompts, **asked}
+
+
+def _texts(asked: "Batch") -> list[str]:
+    """Return the keys that were given as text."""
+    return [key for key, value in asked.items() if isinstance(value, list) and any(isinstance(v, str) for v in value)]
+
+
+def _is_number(value: object) -> bool:
+    """Tell whether a column of a batch holds numbers."""
+    from torch import Tensor
+
+    return isinstance(value, Tensor)
 
 
 def _value(text: str, needs: Sequence[str], run: "Run") -> tuple[str, list[Any]]:

@@ -30,7 +30,7 @@ from diffloom.engine.evaluate import Evaluation
 from diffloom.engine.stopping import Stop, interruptible
 from diffloom.engine.trail import Trail
 from diffloom.engine.trainer import Trainer, fit
-from diffloom.errors import CheckpointError, DiffloomError, RecipeError
+from diffloom.errors import CheckpointError, DiffloomError, IncompatibleParts, RecipeError
 from diffloom.metric import Metric
 from diffloom.recipe import lock
 from diffloom.recipe.build import Built, build
@@ -246,7 +246,7 @@ class Run:
                 progress=partial(self._judging, name),
             )
             with self.system.sampled_by(self._make(config, Sampler)) if config else nullcontext():
-                figures[name] = {key: v for metric in metrics for key, v in metric.measure(evaluation).items()}
+                figures[name] = {key: v for metric in metrics for key, v in _figures(metric, evaluation).items()}
         written = {name: {k: v if isfinite(v) else None for k, v in row.items()} for name, row in figures.items()}
         used = {"sampler": self.recipe.parts.get("sampler"), **self.recipe.samplers}
         told = {name: config.resolved() for name, config in used.items() if config is not None}
@@ -303,6 +303,20 @@ class Run:
             self._new = True
             self.directory.mkdir(parents=True, exist_ok=True)
             lock.write(self.recipe, file, {})
+
+
+def _figures(metric: Metric, evaluation: Evaluation) -> dict[str, float]:
+    """Return a metric's figures; IncompatibleParts where it gives something else."""
+    found: object = metric.measure(evaluation)
+    if isinstance(found, dict):
+        return found
+    raise IncompatibleParts(
+        "what it measured are no figures",
+        where=f"{type(metric).__name__} ({type(metric).__module__})",
+        expected="a dict of names and numbers",
+        got=type(found).__name__,
+        remedy="mend its `measure`; `diffloom eval` then judges the run as it is, which is kept",
+    )
 
 
 def _first_process() -> bool:

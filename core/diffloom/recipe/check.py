@@ -4,20 +4,19 @@ What is found: parts that refuse their values, contradictions between parts, por
 shapes that do not fit; by name, with reason and remedy, all of them at once where they are independent.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.flop_counter import FlopCounterMode
 
-from diffloom.autoencoder import Autoencoder
-from diffloom.conditioner import Batch, Conditioner
+from diffloom.blame import blamed
+from diffloom.conditioner import Batch
 from diffloom.data import collate
-from diffloom.denoiser import Denoiser
 from diffloom.errors import DiffloomError, IncompatibleParts, RecipeError
 from diffloom.guidance import branch_weights
 from diffloom.noise import Noise
@@ -26,7 +25,7 @@ from diffloom.recipe.contradictions import contradictions
 from diffloom.recipe.recipe import Recipe
 from diffloom.sampler import State
 from diffloom.system import System, take, to_device
-from diffloom.task import Task
+from diffloom.task import Loss
 from diffloom_registry import Problem
 
 _WEIGHTS_IN_TRAINING = 5  # weight, gradient, two moments, average
@@ -105,14 +104,27 @@ def _train_once(system: System, batch: Batch) -> int:
     noise = Noise(range(len(next(iter(batch.values())))))
     with saved_tensors_hooks(keep, lambda tensor: tensor):
         for objective in system.task.objectives(system):
-            value = objective.loss(batch, noise).value
-            if value.dim():
+            _require_kind(objective.parameters, Mapping, f"parameters of the objective '{objective.name}'")
+            loss = objective.loss(batch, noise)
+            _require_kind(loss, Loss, f"loss of the objective '{objective.name}'")
+            if loss.value.dim():
                 raise IncompatibleParts(
                     f"the objective '{objective.name}' gives a loss that is no single number",
                     where="task",
-                    got=str(tuple(value.shape)),
+                    got=str(tuple(loss.value.shape)),
                 )
     return sum(kept.values())
+
+
+def _require_kind(value: object, kind: type, what: str) -> None:
+    """Raise IncompatibleParts unless what a task gives is of the kind that its interface says."""
+    if not isinstance(value, kind):
+        raise IncompatibleParts(
+            f"wrong {what}",
+            where="task",
+            expected=f"a {kind.__name__}",
+            got=type(value).__name__,
+        )
 
 
 def _sample_once(system: System, batch: Batch) -> tuple[int, int]:
@@ -152,19 +164,7 @@ def _named(recipe: Recipe) -> Iterator[None]:
         raise recipe.error([problem]) from error
     except Exception as error:
         raise IncompatibleParts(
-            f"a fake batch does not pass: {str(error).splitlines()[0]}",
-            where=_deepest(error) or "task",
-            remedy="compare the shapes that this component is given with its parameters",
+            f"a fake batch does not pass: {(str(error).splitlines() or [type(error).__name__])[0]}",
+            where=blamed(error) or "task",
+            remedy="compare the shapes that it is given with its parameters; `diffloom verify` tests it alone",
         ) from error
-
-
-def _deepest(error: BaseException) -> str | None:
-    """Return the class of the innermost module of ours in whose `forward` an error happened."""
-    found = None
-    trace = error.__traceback__
-    while trace is not None:
-        owner = trace.tb_frame.f_locals.get("self")
-        if isinstance(owner, nn.Module) and isinstance(owner, Autoencoder | Conditioner | Denoiser | Task):
-            found = f"{type(owner).__name__} ({type(owner).__module__})"
-        trace = trace.tb_next
-    return found

@@ -1,11 +1,13 @@
 """Contracts: what every component of an interface must do, as small named checks.
 
 A check runs where a component declares what it is about (taps, ports, an order, randomness), never by its
-name. A component class may carry two attributes for them:
+name. A component class may carry attributes for them:
 
 - `examples`: a tuple of parameter sets as a recipe writes them, tested in place of the defaults: for
   parameters without default, and small versions of large networks. Where they need files it is a static
   method instead, `examples(folder)`, that writes them into the folder it is given and returns that tuple;
+- `example_batch(count, space)`: a static method of a conditioner or task that reads keys of its own. It returns
+  those keys for a batch of `count` items, whose images are of `space`;
 - `expected_failures`: {check: reason}. It is strict: such a check must fail.
 """
 

@@ -5,10 +5,10 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from diffloom.autoencoder import Autoencoder
+from diffloom.autoencoder import Autoencoder, Posterior
 from diffloom.noise import Noise
 from diffloom.space import Space
-from diffloom.testing.contracts.base import Contract, Make, applies, close, equal, require
+from diffloom.testing.contracts.base import Contract, Make, applies, close, equal, is_a, require
 
 
 class AutoencoderContract(Contract):
@@ -20,7 +20,9 @@ class AutoencoderContract(Contract):
         """Latents are (B, latent_channels, H/stride, W/stride); decoding gives the image's shape, finite."""
         part, x = self._part(make)
         with torch.no_grad():
-            z = part.encode(x).mode()
+            code = part.encode(x)
+            is_a(code, Posterior, "what encode returns")
+            z = code.mode()
             again = part.decode(z)
         wanted = (2, part.latent_channels, *(side // part.stride for side in x.shape[2:]))
         require(tuple(z.shape) == wanted, f"latents are {tuple(z.shape)}, declared {wanted}")

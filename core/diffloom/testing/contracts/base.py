@@ -3,12 +3,19 @@
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import torch
 from hypothesis import HealthCheck, Phase, Verbosity, given, settings
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
+
+from diffloom.space import Space
+from diffloom.testing.standins import batch
+
+if TYPE_CHECKING:
+    from diffloom.conditioner import Conditioner
+    from diffloom.task import Task
 
 Make = Callable[..., Any]
 """Builds the component under test anew; keyword arguments replace parameters."""
@@ -186,10 +193,28 @@ def require(condition: bool, message: str) -> None:
         raise AssertionError(message)
 
 
+def is_a(value: object, cls: type, what: str) -> None:
+    """Raise AssertionError unless a value is of a class, with both named."""
+    require(isinstance(value, cls), f"{what} is of type {type(value).__name__}, not {cls.__name__}")
+
+
 def applies(condition: bool, message: str) -> None:
     """Raise NotApplicable unless a component declares what a check is about."""
     if not condition:
         raise NotApplicable(message)
+
+
+def asked(part: "Conditioner | Task", count: int, space: Space) -> dict[str, Any]:
+    """Return a made-up batch of what a part needs; keys that are not conventional come from its `example_batch`.
+
+    Raises:
+        NotApplicable: Where nothing says what a key holds.
+    """
+    own: Mapping[str, Any] = part.example_batch(count, space) if hasattr(part, "example_batch") else {}
+    made = batch([key for key in part.needs if key not in own], count, space)
+    remedy = "give its class a static method `example_batch(count, space)` that does"
+    applies(made is not None, f"no made-up batch has {', '.join(part.needs)}; {remedy}")
+    return {**own, **(made or {})}
 
 
 def close(got: Tensor, wanted: Tensor, tolerance: float, what: str) -> None:

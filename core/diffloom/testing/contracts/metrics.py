@@ -9,7 +9,7 @@ from typing import ClassVar, cast
 from diffloom.errors import IncompatibleParts
 from diffloom.metric import Metric
 from diffloom.space import Space
-from diffloom.testing.contracts.base import Contract, Make, NotApplicable, require
+from diffloom.testing.contracts.base import Contract, Make, NotApplicable, is_a, require
 from diffloom.testing.judged import Judged
 
 
@@ -21,6 +21,7 @@ class MetricContract(Contract):
     def check_figures(self, make: Make) -> None:
         """There are figures, each with a name and a number; NaN says that one is undefined."""
         found = self._measured(make())
+        is_a(found, dict, "what measure returns")
         require(bool(found), "there are none")
         for name, value in found.items():
             require(isinstance(name, str) and bool(name), f"{name!r} is no name")

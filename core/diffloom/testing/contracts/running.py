@@ -113,7 +113,7 @@ def maker(
         try:
             config = registry.validate(kind, data, strict=False)
         except ConfigError as error:
-            if example:
+            if example or (changes and _valid(kind, name, registry)):
                 raise
             raise NotApplicable(f"its defaults are not enough, and it has no `examples`: {error}") from error
         if kind in ("denoiser", "autoencoder", "conditioner") and not example:
@@ -126,3 +126,12 @@ def maker(
         return registry.instantiate(config, parts)
 
     return make
+
+
+def _valid(kind: str, name: str, registry: Registry) -> bool:
+    """Tell whether a component's defaults are enough."""
+    try:
+        registry.validate(kind, {"type": name}, strict=False)
+    except ConfigError:
+        return False
+    return True

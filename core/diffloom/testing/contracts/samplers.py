@@ -1,8 +1,9 @@
 """What every sampler must do, on every path."""
 
 import copy
+import inspect
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -14,7 +15,7 @@ from diffloom.noise import Noise
 from diffloom.path import from_log_snr
 from diffloom.sampler import Sampler, State
 from diffloom.schedule import Schedule
-from diffloom.testing.contracts.base import Contract, Make, applies, close, equal, for_all, require
+from diffloom.testing.contracts.base import Contract, Make, applies, close, equal, for_all, is_a, require
 from diffloom.testing.convergence import exploding, measure, order
 from diffloom.testing.oracles import DiagonalGaussian, PointMass
 from diffloom.testing.strategies import Tabled, schedules
@@ -41,6 +42,15 @@ class SamplerContract(Contract):
     """A sampler is a grid and a pure step, with no state of its own."""
 
     kind: ClassVar[str] = "sampler"
+
+    def check_fields_are_parameters(self, make: Make) -> None:
+        """Every field that the class annotates is a parameter: the class is a dataclass, as its base is."""
+        cls = type(make())
+        decorated = "__dataclass_fields__" in vars(cls)
+        applies(decorated or "__init__" not in vars(cls), "it has a constructor of its own")
+        fields = [name for name, kind in inspect.get_annotations(cls).items() if "ClassVar" not in str(kind)]
+        left = ", ".join(name for name in fields if name not in inspect.signature(cls).parameters)
+        require(decorated or not left, f"{left}: decorate the class with @dataclass(kw_only=True, eq=False)")
 
     def check_grid_has_exactly_n_levels(self, make: Make) -> None:
         """For every T and n ≤ T the grid has n strictly descending levels and then clean data."""
@@ -101,6 +111,7 @@ class SamplerContract(Contract):
                 kept = {key: value.clone() for key, value in state.to_tensors().items()}
                 after = sampler.step(oracle, schedule, grid, state, Noise(range(3)))
                 again = sampler.step(oracle, schedule, grid, state, Noise(range(3)))
+                is_a(after.memory, Mapping, "the memory of a state")
                 for key, value in state.to_tensors().items():
                     equal(value, kept[key], f"{key} of the state given")
                 for key, value in after.to_tensors().items():

@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from hypothesis import strategies as st
 
-from diffloom.errors import IncompatibleParts
+from diffloom.errors import ConfigError, IncompatibleParts
 from diffloom.schedule import Schedule
 from diffloom.testing.contracts.base import Contract, Make, applies, close, equal, for_all, require, takes
 from diffloom.testing.strategies import timesteps
@@ -24,14 +24,14 @@ class ScheduleContract(Contract):
         require(bool((schedule.log_snr(torch.arange(-1, schedule.steps)).diff() < 0).all()), "log-SNR rises")
 
     def check_any_number_of_levels(self, make: Make) -> None:
-        """The table is right for every T, or refused with IncompatibleParts."""
+        """The table is right for every T, or T is refused: by its bounds, or with IncompatibleParts."""
         applies(takes(make(), "steps"), "it takes no `steps`")
 
         def law(steps: int) -> None:
             try:
                 schedule: Schedule = make(steps=steps)
                 schedule.alpha(0)  # validates
-            except IncompatibleParts:
+            except (IncompatibleParts, ConfigError):
                 return
             require(schedule.steps == steps, f"it has {schedule.steps} levels")
 

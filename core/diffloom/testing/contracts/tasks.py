@@ -1,5 +1,6 @@
 """What every task must do, in a system of stand-ins."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar, cast
 
 import torch
@@ -11,9 +12,8 @@ from diffloom.sampler import Sampler
 from diffloom.schedule import Schedule
 from diffloom.space import Space
 from diffloom.system import Plan, System
-from diffloom.task import Task
-from diffloom.testing.contracts.base import Contract, Make, applies, close, equal, require
-from diffloom.testing.standins import batch
+from diffloom.task import Loss, Task
+from diffloom.testing.contracts.base import Contract, Make, asked, close, equal, is_a, require
 
 
 class TaskContract(Contract):
@@ -29,7 +29,10 @@ class TaskContract(Contract):
         require(len({o.name for o in objectives}) == len(objectives), "two have one name")
         for objective in objectives:
             require(bool(objective.parameters), f"{objective.name} moves no parameter")
-            value = objective.loss(dict(made), Noise([0, 1])).value
+            is_a(objective.parameters, Mapping, f"what {objective.name} moves")
+            loss = objective.loss(dict(made), Noise([0, 1]))
+            is_a(loss, Loss, f"the loss of {objective.name}")
+            value = loss.value
             require(value.dim() == 0 and bool(value.isfinite()), f"the loss of {objective.name} is {value}")
             reached = torch.autograd.grad(value, list(objective.parameters.values()), allow_unused=True)
             require(any(g is not None for g in reached), f"{objective.name} reaches none of its parameters")
@@ -45,6 +48,7 @@ class TaskContract(Contract):
         """Predictions hold finite images, equal for equal seeds, and for an item alone what it is in a batch."""
         system, made = self._system(make)
         one, other = (system.predict(dict(made), seeds=[0, 1]) for _ in range(2))
+        is_a(one, dict, "what predict returns")
         require("image" in one, f"there is no image among {', '.join(one)}")
         require(bool(one["image"].isfinite().all()), "an image is not finite")
         equal(one["image"], other["image"], "images with equal seeds")
@@ -54,8 +58,7 @@ class TaskContract(Contract):
     def _system(self, make: Make) -> tuple[System, dict[str, Any]]:
         space = cast(Space, self.provided[Space])
         task: Task = make()
-        made = batch(task.needs, 2, space)
-        applies(made is not None, f"no made-up batch has {', '.join(task.needs)}")
+        made = asked(task, 2, space)
         system = System(
             Plan(data_space=space, prediction="v"),
             autoencoder=cast(Autoencoder, self.provided[Autoencoder]),
@@ -64,4 +67,4 @@ class TaskContract(Contract):
             denoiser=cast(Denoiser, self.provided[Denoiser]),
             sampler=cast(Sampler, self.provided[Sampler]),
         )
-        return system.eval(), made or {}
+        return system.eval(), made
