@@ -5,8 +5,8 @@ Only headers are read until tensors are asked for. Pickles are refused: reading 
 
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from diffloom.errors import CheckpointError
 INDEX = ".safetensors.index.json"
 PICKLES = frozenset({".bin", ".ckpt", ".pickle", ".pkl", ".pt", ".pth"})
 PIPELINE = "model_index.json"
+HALVES = ("encoder", "decoder")
+"""Files NAME_encoder and NAME_decoder of one folder are one autoencoder, as TAESD's: keys begin with their half."""
 
 
 @dataclass(frozen=True)
@@ -28,18 +30,20 @@ class Stored:
         path: The file or folder that was asked for.
         files: Tensor's key → the file that holds it.
         shapes: Tensor's key → its shape.
+        prefixes: File → what its tensors' keys begin with here, beside what stands in the file.
     """
 
     path: Path
     files: Mapping[str, Path]
     shapes: Mapping[str, tuple[int, ...]]
+    prefixes: Mapping[Path, str] = field(default_factory=dict)
 
     def read(self) -> dict[str, Tensor]:
         """Return the tensors."""
         tensors: dict[str, Tensor] = {}
         for file in dict.fromkeys(self.files.values()):
-            found = checkpoint.load_tensors(file)
-            tensors.update({key: found[key] for key, home in self.files.items() if home == file})
+            found, prefix = checkpoint.load_tensors(file), self.prefixes.get(file, "")
+            tensors.update({key: found[key.removeprefix(prefix)] for key, home in self.files.items() if home == file})
         return tensors
 
     def sha256(self) -> str:
@@ -57,7 +61,7 @@ def stored(path: Path) -> Stored:
     """Return the weights in a file or folder.
 
     Args:
-        path: A safetensors file, or a folder with one, or with an index of shards.
+        path: A safetensors file, or a folder with one, with an index of shards, or with the `HALVES`.
 
     Raises:
         CheckpointError: Where there are none, several that exclude each other, or a pickle.
@@ -70,11 +74,12 @@ def stored(path: Path) -> Stored:
         files = _files(path)
     homes: dict[str, Path] = {}
     shapes: dict[str, tuple[int, ...]] = {}
+    prefixes = {file: f"{half}." for file, half in zip(files, HALVES, strict=True)} if _are_halves(files) else {}
     for file in files:
-        found = checkpoint.shapes(file)
+        found = {prefixes.get(file, "") + key: shape for key, shape in checkpoint.shapes(file).items()}
         homes.update(dict.fromkeys(found, file))
         shapes.update(found)
-    return Stored(path, homes, shapes)
+    return Stored(path, homes, shapes, prefixes)
 
 
 def _files(folder: Path) -> list[Path]:
@@ -87,6 +92,8 @@ def _files(folder: Path) -> list[Path]:
         return _shards((plain or indices)[0])
     files = sorted(folder.glob("*.safetensors"))
     plain = [file for file in files if _is_plain(file.stem)]
+    if _are_halves(plain[::-1]):
+        return plain[::-1]
     if len(plain or files) > 1:
         raise _several(folder, plain or files)
     if files:
@@ -117,6 +124,12 @@ def _shards(index: Path) -> list[Path]:
             remedy="fetch the whole folder again",
         )
     return [index.parent / name for name in names]
+
+
+def _are_halves(files: Sequence[Path]) -> bool:
+    """Return whether files are the encoder and the decoder of one autoencoder, in this order."""
+    names = [file.stem.rpartition("_") for file in files]
+    return [half for _, _, half in names] == list(HALVES) and len({name for name, _, _ in names}) == 1
 
 
 def _is_plain(stem: str) -> bool:

@@ -7,7 +7,7 @@ Images of other than three bands are seen in triples: bands 1 2 3, 4 5 6, …, t
 two bands are the triple 1 2 2, and one is repeated. The distance is the mean over the triples.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -61,15 +61,18 @@ class LPIPS(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the distance of each pair, (B,), for images (B, C, H, W) in [−1, 1], sides of at least 16."""
-        count, bands = len(x), _triples(x.shape[1])
-        pairs = torch.cat([image[:, list(triple)] for image in (x, y) for triple in bands])
+        bands = _triples(x.shape[1])
         found = []
-        for stage, features in enumerate(self._stages((pairs - self.mean) / self.std)):
-            unit = features / (features.square().sum(1, keepdim=True).sqrt() + _EPS)
-            first, second = unit.chunk(2)
+        for stage, (first, second) in enumerate(zip(self._units(x, bands), self._units(y, bands), strict=True)):
             weighted = (first - second).square() * self.get_buffer(f"head{stage}")
             found.append(weighted.sum(1).mean((1, 2)))
-        return torch.stack(found).sum(0).view(len(bands), count).mean(0)
+        return torch.stack(found).sum(0).view(len(bands), len(x)).mean(0)
+
+    def _units(self, x: Tensor, bands: Sequence[tuple[int, int, int]]) -> list[Tensor]:
+        """Return the features of five depths, of unit length along channels, the triples of bands in the batch."""
+        triples = torch.cat([x[:, list(triple)] for triple in bands])
+        maps = self._stages((triples - self.mean) / self.std)
+        return [h / (h.square().sum(1, keepdim=True).sqrt() + _EPS) for h in maps]
 
     def _stages(self, x: Tensor) -> list[Tensor]:
         """Return the maps before each halving, after their ReLU."""

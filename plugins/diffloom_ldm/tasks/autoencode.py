@@ -301,6 +301,36 @@ class Autoencode(Task):
         rate = draft.posterior.kl() / unit
         return {"total": found + rate, "kl": rate, "reconstruction": found}
 
+    def evidence(self, system: System, batch: Batch, noise: Noise) -> dict[str, Tensor]:
+        """Return what is known of −ln p(x) from one draw z of the posterior, in nats, each (B,).
+
+        Args:
+            system: In evaluation mode.
+            batch: With `image` (B, C, H, W).
+            noise: Of the draw.
+
+        Returns:
+            `distortion` −ln p(x|z), `rate` KL(q(z|x) ‖ N(0, I)) and `log_weight` ln p(x|z) p(z)/q(z|x), whose mean
+            is the bound, and whose exponential is p(x) in the mean.
+
+        Raises:
+            IncompatibleParts: The code has no variance.
+        """
+        x, part = batch["image"], system.autoencoder
+        posterior = part.encode(x).unscaled(part.scale, part.shift)
+        if posterior.logvar is None:
+            raise IncompatibleParts(
+                "a code without variance has no rate",
+                where=f"the autoencoder {type(part).__name__}",
+                remedy="use an autoencoder with a posterior, such as vae or kl",
+            )
+        raw = posterior.sample(noise)
+        image = part.decode((raw - part.shift) * part.scale)
+        cost = distortion(self.reconstruction, x, image, self.log_width)
+        prior = Posterior(torch.zeros_like(raw), torch.zeros_like(raw))
+        log_weight = posterior.nll(raw) - prior.nll(raw) - cost
+        return {"distortion": cost, "rate": posterior.kl(), "log_weight": log_weight}
+
     def _check(self, system: System) -> None:
         """Refuse an autoencoder that does not suit the losses."""
         if self.reconstruction == "bernoulli" and not getattr(system.autoencoder, "saturated", False):
