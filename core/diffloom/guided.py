@@ -6,7 +6,7 @@ and those that look at the time alone only once for all branches of guidance.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
@@ -19,6 +19,7 @@ from diffloom.conditioner import Code, Conditioner
 from diffloom.denoiser import Denoiser
 from diffloom.guidance import branches, combine
 from diffloom.prediction import Denoised
+from diffloom.window import Window, weights, windows
 
 if TYPE_CHECKING:
     from diffloom.system import System
@@ -49,32 +50,15 @@ class Asked:
         return cast(Condition, stack([said] * self.copies))
 
 
+@dataclass(frozen=True)
 class Telling:
     """What a denoiser is told during one walk, as a function of x_t and t.
 
-    Args:
-        denoiser: Who is told; it prepares what stays the same.
-        conditioners: By name, in the recipe's order.
-        codes: Their codes.
-        copies: Of those whose code stands for several equal branches: how many.
+    Attributes:
+        parts: What stays the same, prepared by the denoiser, and who is asked at every step; in the recipe's order.
     """
 
-    def __init__(
-        self,
-        denoiser: Denoiser,
-        conditioners: Mapping[str, Conditioner],
-        codes: Mapping[str, Code],
-        copies: Mapping[str, int] = MappingProxyType({}),
-    ) -> None:
-        self.parts: list[Condition | Asked] = []
-        for static, run in groupby(conditioners.items(), lambda item: item[1].static):
-            if static:
-                said = Condition()
-                for name, conditioner in run:
-                    said = said | conditioner(codes[name], _NEVER, _NEVER, said)
-                self.parts.append(denoiser.prepare(said))
-            else:
-                self.parts += [Asked(conditioner, codes[name], copies.get(name, 1)) for name, conditioner in run]
+    parts: tuple[Condition | Asked, ...]
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Condition:
         """Return the condition at time t."""
@@ -83,9 +67,43 @@ class Telling:
             told = told | (part(x_t, t, told) if isinstance(part, Asked) else part)
         return told
 
+    def within(self, window: Window) -> "Telling":
+        """Return what is told about one window of the map; tokens and vectors, and what they became, are shared."""
+        parts = (
+            replace(said, code=window.part(said.code)) if isinstance(said, Asked) else window.part(said)
+            for said in self.parts
+        )
+        return Telling(cast(tuple[Condition | Asked, ...], tuple(parts)))
+
+
+def telling(
+    denoiser: Denoiser,
+    conditioners: Mapping[str, Conditioner],
+    codes: Mapping[str, Code],
+    copies: Mapping[str, int] = MappingProxyType({}),
+) -> Telling:
+    """Return what a denoiser is told during one walk.
+
+    Args:
+        denoiser: Who is told; it prepares what stays the same.
+        conditioners: By name, in the recipe's order.
+        codes: Their codes.
+        copies: Of those whose code stands for several equal branches: how many.
+    """
+    parts: list[Condition | Asked] = []
+    for static, run in groupby(conditioners.items(), lambda item: item[1].static):
+        if static:
+            said = Condition()
+            for name, conditioner in run:
+                said = said | conditioner(codes[name], _NEVER, _NEVER, said)
+            parts.append(denoiser.prepare(said))
+        else:
+            parts += [Asked(conditioner, codes[name], copies.get(name, 1)) for name, conditioner in run]
+    return Telling(tuple(parts))
+
 
 class Guided:
-    """A system's denoiser with guidance folded in.
+    """A system's denoiser with guidance folded in; maps larger than the plan's window are seen window by window.
 
     Args:
         system: Whose denoiser, conditioners and guidance.
@@ -99,13 +117,32 @@ class Guided:
         shared = [name for name, part in parts.items() if part.only_time and name not in scales]
         stacked |= {name: codes[name] for name in shared}
         with system.autocast(system.device):
-            self.told = Telling(system.denoiser, parts, stacked, dict.fromkeys(shared, len(self.weights)))
+            self.told = telling(system.denoiser, parts, stacked, dict.fromkeys(shared, len(self.weights)))
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Denoised:
         """Return the denoised x_t (B, C, *spatial) at time t (0-d or (B,))."""
-        system, count = self.system, len(self.weights)
+        side, schedule = self.system.plan.window, self.system.schedule
+        large = side is not None and max(x_t.shape[2:]) > side
+        output = self._blended(x_t, t) if large else self._output(x_t, t, self.told)
+        return Denoised.from_output(self.system.plan.prediction, output, x_t, schedule.alpha(t), schedule.sigma(t))
+
+    def _output(self, x_t: Tensor, t: Tensor, told: Telling) -> Tensor:
+        """Return the network's output (B, C′, *spatial), all branches combined."""
+        count = len(self.weights)
         x = torch.cat([x_t] * count) if count > 1 else x_t
         times = torch.cat([t] * count) if count > 1 and t.dim() else t
-        output = combine(system.answer(x, times, self.told), self.weights, x_t.shape[1])
-        schedule = system.schedule
-        return Denoised.from_output(system.plan.prediction, output, x_t, schedule.alpha(t), schedule.sigma(t))
+        return combine(self.system.answer(x, times, told), self.weights, x_t.shape[1])
+
+    def _blended(self, x_t: Tensor, t: Tensor) -> Tensor:
+        """Return the network's output for a map of any size, window by window; see `diffloom.window`."""
+        side = self.system.plan.window or 1
+        total, out = torch.zeros_like(x_t[:1, :1]), None
+        for window in windows((x_t.shape[2], x_t.shape[3]), side, side // 2):
+            made = self._output(window.cut(x_t), t, self.told.within(window))
+            out = made.new_zeros(*made.shape[:2], *x_t.shape[2:]) if out is None else out
+            counts = weights(window.height, window.width).to(made)
+            window.cut(out).add_(made * counts)
+            window.cut(total).add_(counts)
+        if out is None:
+            raise ValueError("an empty map has no windows")
+        return out / total

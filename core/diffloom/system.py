@@ -4,11 +4,11 @@ Everything a task needs is here: encode images into latents, encode what conditi
 without guidance, and walk a sampler. Pixels or latents, any number of conditioners: the same code.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar, cast
+from typing import TYPE_CHECKING, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -56,6 +56,7 @@ class Plan:
         precision: Number type of the network's arithmetic; states stay float32.
         prompts: Makes a batch of `count` things to ask for, where `sample` is given none.
         sample_batch: How many items `sample` computes at a time.
+        window: Side of the windows in which the denoiser sees larger maps; `None`: it sees them as a whole.
     """
 
     data_space: Space
@@ -64,6 +65,7 @@ class Plan:
     precision: torch.dtype = torch.float32
     prompts: Callable[[int], Batch] | None = None
     sample_batch: int = 64
+    window: int | None = None
 
 
 class System(nn.Module):
@@ -132,6 +134,15 @@ class System(nn.Module):
         """Where the parameters are."""
         return next((p.device for p in self.parameters()), torch.device("cpu"))
 
+    def train(self, mode: bool = True) -> Self:
+        """Set the mode. Parts that are frozen stay in evaluation mode: nothing is dropped, no statistics move."""
+        super().train(mode)
+        for part in self.roles().values():
+            parameters = list(part.parameters())
+            if mode and parameters and not any(p.requires_grad for p in parameters):
+                part.eval()
+        return self
+
     def roles(self) -> dict[str, nn.Module]:
         """Return the parts that have weights, by the name under which they are saved."""
         roles: dict[str, nn.Module] = {}
@@ -199,20 +210,28 @@ class System(nn.Module):
             output = self.denoiser(x_t, t, tell(x_t, t))
         return cast(Tensor, output).to(x_t.dtype)
 
+    def features(self, x_t: Tensor, t: Tensor, codes: Mapping[str, Code], read: Sequence[str]) -> dict[str, Tensor]:
+        """Return the feature maps of the denoiser's taps `read`, in the type of x_t, without guidance."""
+        t = t.to(x_t.device, non_blocking=True)
+        with self.autocast(x_t.device, x_t.dtype):
+            _, maps = self.denoiser(x_t, t, self.condition(codes, x_t, t), read=read)
+        return {name: maps[name].to(x_t.dtype) for name in read}
+
     def model(self, batch: Batch, noise: Noise | None = None) -> Model:
         """Return `model(x_t, t) -> Denoised` for the items of a batch, with every guidance scale folded in."""
         return Guided(self, self.codes(batch, noise))
 
     def walk(self, batch: Batch, noise: Noise, *, x0: Tensor | None = None, strength: float = 1.0) -> Tensor:
-        """Return clean latents (B, *space.shape) that the sampler finds for a batch.
+        """Return clean latents that the sampler finds for a batch, (B, *space.shape) or in the shape of x0.
 
         Args:
             batch: What the conditioners read.
             noise: One stream per item.
-            x0: Clean latents (B, *space.shape) to begin from; by default noise alone.
+            x0: Clean latents (B, c, H, W) of any size to begin from; by default noise alone.
             strength: With x0, which part of the steps to make, in [0, 1].
         """
-        z = noise.normal(torch.empty(len(noise), *self.space.shape, device=self.device), "start")
+        shape = self.space.shape if x0 is None else x0.shape[1:]
+        z = noise.normal(torch.empty(len(noise), *shape, device=self.device), "start")
         start = self.sampler.start(self.schedule, z, x0, strength)
         return self.sampler.sample(
             self.model(batch, noise), self.schedule, start, noise.within("walk"), on_step=self._observer

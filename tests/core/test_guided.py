@@ -11,7 +11,7 @@ from diffloom.condition import Condition, Ports
 from diffloom.conditioner import Batch, Conditioner
 from diffloom.denoiser import Denoiser
 from diffloom.guidance import branches
-from diffloom.guided import Telling
+from diffloom.guided import telling
 
 
 class Plain(Denoiser):
@@ -134,7 +134,7 @@ def plainly(conditioners: dict[str, Conditioner], x: Tensor, t: Tensor) -> Condi
 @pytest.mark.parametrize("name", list(SETS))
 def test_answers_are_those_of_the_plain_system(kind: type[Plain], name: str) -> None:
     conditioners, net = SETS[name], kind()
-    tell = Telling(net, conditioners, {key: c.encode(BATCH) for key, c in conditioners.items()})
+    tell = telling(net, conditioners, {key: c.encode(BATCH) for key, c in conditioners.items()})
     for step in (0.0, 5.0):
         x, t = torch.randn(2, 1, 4, 4), torch.full((2,), step)
         assert torch.allclose(net(x, t, tell(x, t)), net(x, t, plainly(conditioners, x, t)), atol=1e-5)
@@ -143,7 +143,7 @@ def test_answers_are_those_of_the_plain_system(kind: type[Plain], name: str) -> 
 @pytest.mark.parametrize(("name", "times"), [("one", 1), ("two", 1), ("edited", 1), ("between", 2), ("late", 1 + 3)])
 def test_a_context_that_stays_is_projected_once(name: str, times: int) -> None:
     conditioners, net = SETS[name], Preparing()
-    tell = Telling(net, conditioners, {key: c.encode(BATCH) for key, c in conditioners.items()})
+    tell = telling(net, conditioners, {key: c.encode(BATCH) for key, c in conditioners.items()})
     for step in range(3):
         x, t = torch.randn(2, 1, 4, 4), torch.full((2,), float(step))
         net(x, t, tell(x, t))
@@ -151,7 +151,7 @@ def test_a_context_that_stays_is_projected_once(name: str, times: int) -> None:
 
 
 def test_static_conditions_are_joined_once() -> None:
-    tell = Telling(Plain(), SETS["two"], {key: c.encode(BATCH) for key, c in SETS["two"].items()})
+    tell = telling(Plain(), SETS["two"], {key: c.encode(BATCH) for key, c in SETS["two"].items()})
     x, t = torch.randn(2, 1, 4, 4), torch.zeros(2)
     assert batch_of(tell(x, t)) is batch_of(tell(x, t + 1))
     assert [c.static for c in SETS["between"].values()] == [True, False, True]
@@ -159,7 +159,7 @@ def test_static_conditions_are_joined_once() -> None:
 
 def test_a_code_that_is_no_condition_needs_a_forward() -> None:
     with pytest.raises(TypeError, match="must define forward"):
-        Telling(Plain(), {"wrong": Wrong()}, {"wrong": torch.ones(1, 1)})
+        telling(Plain(), {"wrong": Wrong()}, {"wrong": torch.ones(1, 1)})
 
 
 @pytest.mark.parametrize("level", [torch.tensor(3.0), torch.full((4,), 3.0)])
@@ -168,10 +168,10 @@ def test_who_looks_at_the_time_alone_is_asked_once_for_all_branches(level: Tenso
     codes = {key: c.encode(BATCH) for key, c in conditioners.items()}
     both, weights = branches(conditioners, codes, {"a": 2.0})
     x = torch.randn(2, 1, 4, 4)
-    plain = Telling(Plain(), conditioners, both)(torch.cat([x, x]), level)
+    plain = telling(Plain(), conditioners, both)(torch.cat([x, x]), level)
     clock = conditioners["clock"]
     assert isinstance(clock, Clock)
-    shared = Telling(Plain(), conditioners, both | {"clock": codes["clock"]}, {"clock": len(weights)})
+    shared = telling(Plain(), conditioners, both | {"clock": codes["clock"]}, {"clock": len(weights)})
     told = shared(torch.cat([x, x]), level)
     assert clock.asked == [4, 2]
     assert told.vector is not None

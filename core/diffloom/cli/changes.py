@@ -66,6 +66,7 @@ def apply(run: "Run", recipe: "Recipe") -> None:
         conditioning=conditioning,
         precision=getattr(torch, recipe.header.precision),
         sample_batch=recipe.header.sample.batch,
+        window=recipe.header.sample.window,
     )
     system.autoencoder.tile = recipe.header.sample.tile
     if recipe.header.device == "cpu":

@@ -98,6 +98,7 @@ class _Builder:
             precision=getattr(torch, self.recipe.header.precision),
             prompts=dataset_prompts(dataset, needs),
             sample_batch=self.recipe.header.sample.batch,
+            window=self.recipe.header.sample.window,
         )
         system = System(
             plan,

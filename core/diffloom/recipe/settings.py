@@ -86,6 +86,14 @@ class SampleSettings(Settings):
             "null: at once.",
         ),
     ] = None
+    window: Annotated[
+        int | None,
+        Field(
+            gt=1,
+            description="Side, in what is diffused, of the overlapping windows in which the denoiser sees larger maps; "
+            "null: as a whole.",
+        ),
+    ] = None
     columns: Annotated[int | None, Field(gt=0, description="Columns of the picture; null: the number of classes.")] = (
         None
     )
