@@ -1,6 +1,8 @@
 """DiffusersAutoencoder: an AutoencoderKL, VQModel, AutoencoderTiny … of diffusers, from a local folder."""
 
+import json
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,11 +56,12 @@ class DiffusersAutoencoder(Autoencoder):
         super().__init__()
         place, config = described(folder, _PLACES)
         where = str(place)
-        self.network: Any = loaded(place, config, variant) if pretrained else made(config, where)
-        own_scale, own_shift = _scaling(config)
+        network: Any = loaded(place, config, variant) if pretrained else made(config, where)
+        self.network: Any = network
+        own_scale, own_shift = _scaling(dict(network.config))  # with the class's defaults
         self.scale = own_scale if scale is None else scale
         self.shift = own_shift if shift is None else shift
-        self.latent_channels, self.stride = _probe(config, space.channels, where)
+        self.latent_channels, self.stride = _probe(json.dumps(config), space.channels, where)
 
     def encode(self, x: Tensor) -> Posterior:
         """Return the posterior over scaled latents; see `Autoencoder.encode`."""
@@ -101,13 +104,15 @@ def _encoded(network: Any, x: Tensor) -> tuple[Tensor, Tensor | None]:
     return (answer.latent if latents is None else latents), None
 
 
+@lru_cache(maxsize=32)
 @torch.no_grad()
-def _probe(config: dict[str, Any], channels: int, where: str) -> tuple[int, int]:
-    """Return (latent channels, stride) of an autoencoder, without memory: it is called on the meta device.
+def _probe(text: str, channels: int, where: str) -> tuple[int, int]:
+    """Return (latent channels, stride) of an autoencoder of a config (JSON), found by a call on the meta device.
 
     Raises:
         IncompatibleParts: Where it does not encode images of these channels and decode them again.
     """
+    config: dict[str, Any] = json.loads(text)
     with torch.device("meta"):
         network: Any = made(config, where).eval()
         x = torch.empty(1, channels, _SIDE, _SIDE)

@@ -1,7 +1,9 @@
 """DiffusersDenoiser: a U-Net or transformer of diffusers, from a local folder in its layout."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -67,7 +69,7 @@ class DiffusersDenoiser(Denoiser):
         self.network: Any = loaded(place, config, variant) if pretrained else made(config, self.where)
         self.wiring = Wiring.of(self.network, space.channels, self.where)
         self.schedule, self.time, self.time_scale = schedule, time, time_scale
-        found = _probe(config, space, self.where)
+        found = _probe(json.dumps(config), space, self.where)
         self.taps, self.out_channels = found.taps, found.channels
         self.ports = self.wiring.ports({tap.name: tap.channels for tap in self.taps})
         self._names = [tap.name for tap in self.taps]
@@ -115,15 +117,16 @@ class _Found:
     taps: tuple[Tap, ...]
 
 
+@lru_cache(maxsize=32)
 @torch.no_grad()
-def _probe(config: dict[str, Any], space: Space, where: str) -> _Found:
-    """Return what a network of this config gives in a space, without memory: it is called on the meta device.
+def _probe(config: str, space: Space, where: str) -> _Found:
+    """Return what a network of this config (JSON) gives in a space, without memory: it is called on the meta device.
 
     Raises:
         IncompatibleParts: Where it does not run, or its output does not fit.
     """
     with torch.device("meta"):
-        network = made(config, where).eval()
+        network = made(json.loads(config), where).eval()
         wiring = Wiring.of(network, space.channels, where)
         told = Condition(
             context=torch.empty(1, 2, wiring.context) if wiring.context else None,

@@ -25,6 +25,7 @@ from diffloom_diffusers.library import library
 from diffloom_diffusers.tables import scheduler_config
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"
+_SCALING = {"scaling_factor", "shift_factor", "latents_mean", "latents_std"}
 _OURS = "diffusers"  # how a layout of diffusers is called
 
 
@@ -43,7 +44,7 @@ class Exported:
     notes: list[str] = field(default_factory=list)
 
 
-def export(system: System, folder: Path) -> Exported:
+def export(system: System, folder: Path | str) -> Exported:
     """Write a system's denoiser, autoencoder and schedule in diffusers' layout.
 
     Args:
@@ -55,7 +56,7 @@ def export(system: System, folder: Path) -> Exported:
         IncompatibleParts: diffusers cannot express a part; nothing is written then.
         CheckpointError: The folder holds something.
     """
-    folder = folder.expanduser()
+    folder = Path(folder).expanduser()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise CheckpointError("this folder is not empty", where=str(folder), remedy="name a new one")
     done = Exported(folder)
@@ -99,7 +100,7 @@ def _parts(system: System, done: Exported) -> dict[str, Part]:
     autoencoder = system.autoencoder
     if autoencoder.state_dict() or not autoencoder.bounded:
         layout = _layout(autoencoder, "autoencoder")
-        own = dict(layout.config) | _scaling(autoencoder)
+        own = {key: value for key, value in layout.config.items() if key not in _SCALING} | _scaling(autoencoder)
         parts["vae"] = _agreed(own, layout.write(_state(autoencoder)), "autoencoder")
     done.classes |= {name: part[0]["_class_name"] for name, part in parts.items()}
     if system.schedule.path == "flow" and not isinstance(system.denoiser, DiffusersDenoiser):

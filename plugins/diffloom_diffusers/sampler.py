@@ -27,7 +27,7 @@ from diffloom.sampler import Model, Sampler, State
 from diffloom.schedule import Schedule
 from diffloom_diffusers.folder import SCHEDULER, described
 from diffloom_diffusers.memory import capture, restore
-from diffloom_diffusers.scheduler import Prepared, draws, own, prepared, scheduler_class
+from diffloom_diffusers.scheduler import Prepared, draws, facts, prepared, scheduler_class
 
 _SAID = Field(description="not said here but in the scheduler's config")
 Value = bool | int | float | str | list[float] | None
@@ -63,8 +63,8 @@ class DiffusersSampler(Sampler):
     final: Annotated[None, _SAID] = None  # type: ignore[assignment]
     folder: Annotated[Path | None, Field(description="folder of a scheduler, or of a pipeline")] = None
     scheduler: Annotated[str | None, Field(description="class, as in EulerDiscreteScheduler")] = None
-    config: Annotated[dict[str, Value] | None, Field(description="values that replace the folder's")] = None
-    options: Annotated[dict[str, Value] | None, Field(description="what every step is given: eta, s_churn, …")] = None
+    config: Annotated[Mapping[str, Value] | None, Field(description="values that replace the folder's")] = None
+    options: Annotated[Mapping[str, Value] | None, Field(description="what every step is given: eta, s_churn, …")] = None
     mu: Annotated[float | None, Field(description="shift of flow schedulers with dynamic shifting")] = None
 
     def __post_init__(self) -> None:
@@ -88,11 +88,9 @@ class DiffusersSampler(Sampler):
         _known(settings, set(inspect.signature(cls.set_timesteps).parameters), "sampler", cls)
         plain = {key: value for key, value in values.items() if not key.startswith("_")}
         self._name, self._settings = cls.__name__, json.dumps(settings)
-        self._config, self._options = json.dumps({**plain, **changed}), json.dumps(self.options or {})
-        made = own(self._name, self._config)
-        self._learned = str(made.config.get("variance_type", "")).startswith("learned")
-        if made.config.get("clip_sample"):  # so that clipping of latents is noticed
-            self.clip = float(made.config.get("clip_sample_range", 1.0))
+        self._config, self._options = json.dumps({**plain, **changed}), json.dumps(dict(self.options or {}))
+        self._learned, clip = facts(self._name, self._config)
+        self.clip = self.clip if clip is None else clip  # told, so that clipping of latents is noticed
 
     @property
     def stochastic(self) -> bool:

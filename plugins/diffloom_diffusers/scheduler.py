@@ -132,9 +132,22 @@ def own(name: str, config: str) -> Any:
     """Return a scheduler with its config's own table."""
     cls = scheduler_class(name, "sampler")
     try:
-        return cls.from_config(json.loads(config))
+        with torch.device("cpu"):
+            return cls.from_config(json.loads(config))
     except (ValueError, TypeError, NotImplementedError) as error:
         raise IncompatibleParts(f"{name} refuses its config: {error}", where="sampler") from error
+
+
+@lru_cache(maxsize=32)
+def facts(name: str, config: str) -> tuple[bool, float | None]:
+    """Return whether a scheduler takes a learned variance, and to what it clips the clean estimate, if it does.
+
+    Raises:
+        IncompatibleParts: Where it refuses its config.
+    """
+    found = own(name, config).config
+    limit = float(found.get("clip_sample_range", 1.0)) if found.get("clip_sample") else None
+    return str(found.get("variance_type", "")).startswith("learned"), limit
 
 
 @lru_cache(maxsize=32)
@@ -200,7 +213,8 @@ def _set(template: Any, steps: int, options: dict[str, Any]) -> None:
     asked = {"timesteps": options["timesteps"]} if options.get("timesteps") else {"num_inference_steps": steps}
     rest = {key: value for key, value in options.items() if key != "timesteps"}
     try:
-        template.set_timesteps(**asked, **rest, device="cpu")
+        with torch.device("cpu"):
+            template.set_timesteps(**asked, **rest, device="cpu")
     except (ValueError, TypeError, NotImplementedError, IndexError, AssertionError) as error:
         raise IncompatibleParts(
             f"{type(template).__name__} does not take {steps} steps: {error}", where="sampler.steps", got=str(steps)
