@@ -90,6 +90,16 @@ def test_our_error_exits_with_1_and_says_how_to_see_more(call: Call, monkeypatch
     assert "in fail" in call("show", "ddim", "--debug").err
 
 
+def test_an_error_in_a_components_code_names_its_class_and_line(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: object, *given: object) -> None:
+        return 1 / 0  # type: ignore[return-value]  # it never comes to that
+
+    monkeypatch.setattr("diffloom_ddim.sampler.DDIM.step", fail)
+    said = call("plot", "sampler", "ddim", "--steps", "10,20", "--json")
+    assert said.code == 1
+    assert "it failed in DDIM (diffloom_ddim.sampler): ZeroDivisionError" in said.err
+
+
 def test_an_interrupt_exits_with_130_and_says_that_nothing_is_lost(call: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(name: str) -> None:
         raise KeyboardInterrupt

@@ -142,7 +142,7 @@ def _report(error: Exception) -> int:
     said = str(error).strip().splitlines()
     reason = f"{type(error).__name__}: {said[0]}" if said else type(error).__name__
     component = blamed(error)
-    failed = f"a component failed, {component}" if component else "diffloom failed, which is not your fault"
+    failed = f"it failed in {component}" if component else "diffloom failed, which is not your fault"
     typer.echo(f"{failed}: {reason}", err=True)
     typer.echo("the same command with --debug shows where; nothing that was written is lost", err=True)
     return 1

@@ -159,6 +159,11 @@ class _StandIn(Dataset):
     def __init__(self, *, space: Space) -> None:
         self.space = space
 
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """Whatever it is asked for."""
+        return self.keys
+
     def __len__(self) -> int:
         return 1
 

@@ -210,7 +210,8 @@ def asked(part: "Conditioner | Task", count: int, space: Space) -> dict[str, Any
     Raises:
         NotApplicable: Where nothing says what a key holds.
     """
-    own: Mapping[str, Any] = part.example_batch(count, space) if hasattr(part, "example_batch") else {}
+    made_by_it = getattr(type(part), "example_batch", None)
+    own: Mapping[str, Any] = {} if made_by_it is None else made_by_it(count, space)
     made = batch([key for key in part.needs if key not in own], count, space)
     remedy = "give its class a static method `example_batch(count, space)` that does"
     applies(made is not None, f"no made-up batch has {', '.join(part.needs)}; {remedy}")

@@ -1,0 +1,1 @@
+"""Fields seen from above, through the year and under clouds: one part of every kind."""
