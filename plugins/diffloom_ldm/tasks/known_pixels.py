@@ -10,6 +10,7 @@ made comes to agree with what is known; not so at the clean end. The last step l
 
 from dataclasses import dataclass, field
 
+import torch
 from torch import Tensor
 
 from diffloom.arithmetic import weighted
@@ -55,7 +56,7 @@ class KnownPixels(Sampler):
         level = grid.levels[state.index]
         eps = self.noise.normal(self.known, "known", state.index, number)
         known = weighted((level.alpha, self.known), (level.sigma, eps)) if level.sigma else self.known
-        return State(known + self.mask * (state.x - known), state.index, state.memory)
+        return State(torch.where(self.mask > 0, state.x, known), state.index, state.memory)
 
     def _back(self, schedule: Schedule, grid: Grid, state: State, number: int) -> State:
         """Return to the level before, by a draw from the forward process."""

@@ -1,0 +1,150 @@
+"""What all restorations share, translation by strength, and consistent enlargement."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from diffloom.condition import Ports
+from diffloom.noise import Noise
+from diffloom.task import Loss, Task
+from diffloom.testing.oracles import PointMass
+from diffloom_ddim.sampler import DDIM
+from diffloom_ddpm.generate import Generate
+from diffloom_ldm.conditioners.image import Image
+from diffloom_ldm.tasks.inpaint import Inpaint
+from diffloom_ldm.tasks.super_resolution import SuperResolution, resized
+from diffloom_ldm.tasks.translate import Translate
+from tests.ldm.conditioners.parts import Quarter
+from tests.ldm.tasks.parts import PATH, Exact, asked, images, point, system
+
+
+def loss(task: Task, **learned: Any) -> Loss:
+    (objective,) = (built := system(task, point())).task.objectives(built)
+    assert objective.name == "denoise"
+    assert list(objective.parameters) == ["denoiser.weight"]
+    return objective.loss({"image": images(5), "mask": torch.zeros(5, 1, 4, 4)}, Noise(range(5)))
+
+
+@pytest.mark.parametrize("make", [Inpaint, SuperResolution, Translate])
+def test_a_restoration_learns_as_the_task_that_it_names(make: Any) -> None:
+    assert torch.equal(loss(make()).value, loss(Generate()).value)
+    absolute = loss(make(objective=Generate(norm="l1")))
+    assert torch.equal(absolute.value, loss(Generate(norm="l1")).value)
+    assert not torch.equal(absolute.value, loss(Generate()).value)
+    assert make().paired
+    assert "image" in make().needs
+
+
+def test_times_that_remember_losses_are_trained_and_saved_with_a_restoration() -> None:
+    task = Inpaint(objective=Generate(timesteps="loss-aware", schedule=PATH))
+    built = system(task, point()).train()
+    (objective,) = task.objectives(built)
+    before = {name: value.clone() for name, value in task.state_dict().items()}
+    objective.loss({"image": images(5)}, Noise(range(5)))
+    assert before
+    assert any(not torch.equal(value, before[name]) for name, value in task.state_dict().items())
+
+
+# --- translation -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("strength", "steps"), [(0.75, 37), (1.0, 50), (0.999, 49), (0.0, 0)])
+def test_the_published_numbers_of_steps_by_strength(strength: float, steps: int) -> None:
+    built = system(Translate(strength=strength), point(), sampler=DDIM(steps=50))
+    built.predict({"image": images(2)}, seeds=[0, 1])
+    assert asked(built) == built.sampler.grid(PATH).t.tolist()[50 - steps :]
+
+
+def test_no_strength_returns_the_autoencoder_s_reconstruction() -> None:
+    built = system(Translate(strength=0.0), Exact(PointMass(PATH, 0.0)), size=(16, 16), autoencoder=Quarter())
+    given = images(2, 16, 3)
+    expected = built.autoencoder.decode(built.autoencoder.encode(given).mode())
+    assert torch.equal(built.predict({"image": given}, seeds=[0, 1])["image"], expected)
+    assert not asked(built)
+
+
+def test_a_walk_begins_at_the_noised_source() -> None:
+    network = point()
+    built = system(Translate(source="pre", strength=0.5), network, sampler=DDIM(steps=10))
+    pre, states = images(3), []
+    noise = Noise(range(3), scope=("predict",))
+    with built.observed(states.append):
+        built.predict({"pre": pre}, seeds=range(3))
+    assert len(states) == 5
+    level = built.sampler.grid(PATH).levels[5]
+    begin = level.alpha * pre + level.sigma * noise.normal(pre, "start")
+    again = built.sampler.step(built.model({}), PATH, built.sampler.grid(PATH), type(states[0])(begin, 5), None)
+    torch.testing.assert_close(states[0].x, again.x)
+
+
+def test_less_strength_stays_closer_to_the_source() -> None:
+    """For a network that knows nothing of the source, what is left of it falls with the noise that is added."""
+    given = images(64)
+
+    def likeness(strength: float) -> float:
+        from diffloom.testing.oracles import DiagonalGaussian
+
+        built = system(Translate(strength=strength), Exact(DiagonalGaussian(PATH, 0.0, 0.5)), sampler=DDIM(steps=50))
+        made = built.predict({"image": given}, seeds=range(64))["image"]
+        return float(torch.corrcoef(torch.stack([made.flatten(), given.flatten()]))[0, 1])
+
+    found = [likeness(strength) for strength in (0.1, 0.4, 0.7, 1.0)]
+    assert found == sorted(found, reverse=True)
+    assert found[0] > 0.95
+    assert abs(found[-1]) < 0.15
+
+
+def test_paired_translation_begins_from_noise_and_is_told_the_source() -> None:
+    network = Exact(PointMass(PATH, 0.3), ports=Ports(concat=1))
+    built = system(Translate(source="pre", strength=None), network, conditioners={})
+    shown = Image(key="pre", autoencoder=built.autoencoder, denoiser=network)
+    built = system(Translate(source="pre", strength=None), network, conditioners={"pre": shown})
+    assert built.task.told == ("pre",)
+    pre = images(2)
+    built.predict({"pre": pre}, seeds=[0, 1])
+    assert len(network.asked) == 20
+    assert network.heard[0] is not None
+    assert network.heard[0].concat is not None
+    assert torch.equal(network.heard[0].concat, pre)
+
+
+# --- super-resolution ------------------------------------------------------------------------------------------------
+
+
+def enlarged(consistent: int) -> tuple[torch.Tensor, torch.Tensor]:
+    built = system(SuperResolution(consistent=consistent), point(), size=(16, 16))
+    low = resized(images(2, 16), torch.zeros(1, 1, 4, 4)) * 0.5
+    return built.predict({"low_res": low}, seeds=[0, 1])["image"], low
+
+
+def test_an_answer_is_brought_to_agree_with_what_was_given() -> None:
+    def disagreement(consistent: int) -> float:
+        made, low = enlarged(consistent)
+        return float((resized(made, low) - low).abs().max())
+
+    found = [disagreement(count) for count in (0, 1, 4)]
+    assert found[1] < 0.25 * found[0]
+    assert found[2] < 0.25 * found[1]
+    made, _ = enlarged(0)
+    torch.testing.assert_close(made, torch.full_like(made, 0.3), atol=2e-2, rtol=0)
+
+
+def test_noise_of_augmentation_is_drawn_in_training_and_in_sampling() -> None:
+    network = Exact(PointMass(PATH, 0.3), ports=Ports(concat=1, vector=4))
+    plain = system(Generate(), network)
+    part = Image(noise=30, level=30, autoencoder=plain.autoencoder, denoiser=network, schedule=PATH)
+    built = system(SuperResolution(), network, size=(8, 8), conditioners={"small": part})
+    low = images(2, 8)
+    built.predict({"low_res": low}, seeds=[0, 1])
+    shown = [told.concat for told in network.heard if told is not None and told.concat is not None]
+    assert len(shown) == 20
+    assert all(torch.equal(one, shown[0]) for one in shown)
+    eps = (shown[0] - PATH.alpha(30).float() * low) / PATH.sigma(30).float()
+    assert float(eps.std()) == pytest.approx(1, abs=0.2)
+    network.heard.clear()
+    (objective,) = built.train().task.objectives(built)
+    objective.loss({"image": images(2, 8), "low_res": low}, Noise([0, 1]))
+    assert network.heard[0] is not None
+    assert network.heard[0].concat is not None
+    assert not torch.equal(network.heard[0].concat, low)
