@@ -77,12 +77,14 @@ class Posterior:
         mean = (self.mean - shift) * scale
         if self.logvar is None:
             return Posterior(mean)
-        return Posterior(mean, self._clamped() + 2 * torch.as_tensor(scale).to(mean).log())
+        return Posterior(mean, self._clamped() + 2 * self._like(scale).log())
 
     def unscaled(self, scale: Tensor | float, shift: Tensor | float) -> "Posterior":
         """Return the posterior of z / scale + shift: what `scaled` was given."""
-        inverse = 1 / torch.as_tensor(scale)
-        return self.scaled(inverse.to(self.mean), -shift * torch.as_tensor(scale).to(self.mean))
+        return self.scaled(1 / self._like(scale), -shift * self._like(scale))
+
+    def _like(self, value: Tensor | float) -> Tensor:
+        return torch.as_tensor(value, dtype=self.mean.dtype, device=self.mean.device)
 
     def _clamped(self) -> Tensor:
         if self.logvar is None:
