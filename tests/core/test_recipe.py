@@ -68,6 +68,18 @@ def test_drift_says_what_is_installed_otherwise(recipe_file: Path, tmp_path: Pat
     ]
 
 
+def test_a_default_that_is_newer_than_a_lock_is_no_other_recipe(recipe_file: Path, tmp_path: Path) -> None:
+    recipe, file = diffloom.load(recipe_file), tmp_path / "lock.yaml"
+    lock.write(recipe, file, {})
+    kept = file.read_text()
+    assert "  eta: 0.0\n" in kept
+    file.write_text(kept.replace("  eta: 0.0\n", ""))  # as if written before ddim knew it
+    lock.same(recipe, file)
+    assert lock.drift(diffloom.load(file)) == ["sampler.eta: absent → 0.0"]
+    with pytest.raises(RecipeError, match=r"sampler\.eta: 0\.0 → 0\.5"):
+        lock.same(diffloom.load(recipe_file, overrides={"sampler.eta": 0.5}), file)
+
+
 def test_an_unknown_recipe_names_the_nearest(recipe_file: Path) -> None:
     with pytest.raises(RecipeError, match="did you mean quickstart"):
         diffloom.load("quikstart")

@@ -125,4 +125,4 @@ def test_a_network_that_looks_around_agrees_away_from_the_edges_of_windows() -> 
 def test_one_window_is_no_window() -> None:
     x, t = torch.randn(1, 2, 16, 12, dtype=torch.float64), torch.tensor(3)
     whole, single = (system(side, 3).model({}, Noise([0]))(x, t) for side in (None, 16))
-    assert torch.equal(whole.eps, single.x0)
+    assert torch.equal(whole.eps, single.eps)

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from diffloom.checkpoint import write_text
 from diffloom.errors import RecipeError
 from diffloom.recipe.migrate import RecipeWarning
-from diffloom.recipe.recipe import LOCK, Recipe, gather
+from diffloom.recipe.recipe import LOCK, Recipe, load
 from diffloom.recipe.source import walk
 
 _HEAD = "# Written by diffloom: this file reruns the run. Change the recipe, not this.\n"
@@ -53,12 +53,14 @@ def write(recipe: Recipe, file: Path, weights: Mapping[str, str]) -> None:
 
 
 def same(recipe: Recipe, file: Path) -> None:
-    """Raise RecipeError, naming every difference, unless a lock file is of this very recipe."""
+    """Raise RecipeError, naming every difference, unless a lock file is of this very recipe.
+
+    Both are compared as they are read today: a default that only came with a newer version is no difference.
+    """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RecipeWarning)  # nobody wrote the lock file by hand
-        there = {k: v for k, v in gather(file).data.items() if k != LOCK}
-    here = recipe.resolved()
-    changed = differences(there, here)
+        there = load(file, registry=recipe.registry).resolved()
+    changed = differences(there, recipe.resolved())
     if changed:
         raise RecipeError(
             f"the folder {file.parent} holds a run of another recipe, which differs in {'; '.join(changed[:6])}",
