@@ -64,7 +64,7 @@ class DiffusersSampler(Sampler):
     folder: Annotated[Path | None, Field(description="folder of a scheduler, or of a pipeline")] = None
     scheduler: Annotated[str | None, Field(description="class, as in EulerDiscreteScheduler")] = None
     config: Annotated[Mapping[str, Value] | None, Field(description="values that replace the folder's")] = None
-    options: Annotated[Mapping[str, Value] | None, Field(description="what every step is given: eta, s_churn, …")] = None
+    options: Annotated[Mapping[str, Value] | None, Field(description="what each step is given: eta, s_churn …")] = None
     mu: Annotated[float | None, Field(description="shift of flow schedulers with dynamic shifting")] = None
 
     def __post_init__(self) -> None:
