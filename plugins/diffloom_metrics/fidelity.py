@@ -5,7 +5,7 @@ to [−1, 1] first.
 """
 
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -20,7 +20,10 @@ ensure_torchvision()  # torchmetrics imports torchvision where it is installed, 
 
 from torchmetrics.functional.image import structural_similarity_index_measure  # noqa: E402
 
+Channel = Literal["all", "y"]
+
 _RANGE, _WINDOW = 2.0, 11
+_TO_Y, _BLACK = (65.481, 128.553, 24.966), 16.0
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
@@ -57,6 +60,30 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     return found if isinstance(found, Tensor) else found[0]
 
 
+def luma(image: Tensor) -> Tensor:
+    """Return Y of the broadcasting standard (ITU-R BT.601), black at 16 and white at 235 of 255, (B, 1, H, W).
+
+    Super-resolution is judged by it since its first papers.
+
+    Args:
+        image: Red, green and blue, (B, 3, H, W) in [−1, 1].
+
+    Raises:
+        IncompatibleParts: There are not three channels.
+    """
+    if image.shape[1] != len(_TO_Y):
+        raise IncompatibleParts(
+            "only red, green and blue have a luma",
+            where="the metric's `channel`",
+            expected="images of 3 channels",
+            got=str(image.shape[1]),
+            remedy="set `channel: all`",
+        )
+    rgb = image.double().add(1).div(2)
+    y = (rgb * rgb.new_tensor(_TO_Y).view(1, -1, 1, 1)).sum(1, keepdim=True) + _BLACK
+    return y / 255 * 2 - 1
+
+
 class PSNR(Metric):
     """Peak signal-to-noise ratio in dB, the mean over images of each image's own.
 
@@ -64,17 +91,28 @@ class PSNR(Metric):
         prediction: Key of the image in the prediction.
         target: Key of the true image in the batch.
         cap: What an image counts that is restored exactly, or better than this, in dB.
+        channel: all together, or the luma alone, `y`.
     """
 
     def __init__(
-        self, *, prediction: str = "image", target: str = "image", cap: Annotated[float, Field(gt=0)] = 100.0
+        self,
+        *,
+        prediction: str = "image",
+        target: str = "image",
+        cap: Annotated[float, Field(gt=0)] = 100.0,
+        channel: Channel = "all",
     ) -> None:
         self.keys = (prediction, target)
         self.cap = cap
+        self.channel = channel
 
     def measure(self, evaluation: Evaluation) -> dict[str, float]:
-        """Return `psnr`."""
-        return {"psnr": mean_over_pairs(evaluation, self.keys, lambda x, y: psnr(x, y).clamp(max=self.cap))}
+        """Return `psnr`, or `psnr-y`."""
+
+        def figure(x: Tensor, y: Tensor) -> Tensor:
+            return psnr(*_seen(x, y, self.channel)).clamp(max=self.cap)
+
+        return {_named("psnr", self.channel): mean_over_pairs(evaluation, self.keys, figure)}
 
 
 class SSIM(Metric):
@@ -83,14 +121,28 @@ class SSIM(Metric):
     Args:
         prediction: Key of the image in the prediction.
         target: Key of the true image in the batch.
+        channel: all together, or the luma alone, `y`.
     """
 
-    def __init__(self, *, prediction: str = "image", target: str = "image") -> None:
+    def __init__(self, *, prediction: str = "image", target: str = "image", channel: Channel = "all") -> None:
         self.keys = (prediction, target)
+        self.channel = channel
 
     def measure(self, evaluation: Evaluation) -> dict[str, float]:
-        """Return `ssim`."""
-        return {"ssim": mean_over_pairs(evaluation, self.keys, ssim)}
+        """Return `ssim`, or `ssim-y`."""
+
+        def figure(x: Tensor, y: Tensor) -> Tensor:
+            return ssim(*_seen(x, y, self.channel))
+
+        return {_named("ssim", self.channel): mean_over_pairs(evaluation, self.keys, figure)}
+
+
+def _seen(x: Tensor, y: Tensor, channel: Channel) -> tuple[Tensor, Tensor]:
+    return (x, y) if channel == "all" else (luma(x), luma(y))
+
+
+def _named(figure: str, channel: Channel) -> str:
+    return figure if channel == "all" else f"{figure}-{channel}"
 
 
 def mean_over_pairs(evaluation: Evaluation, keys: tuple[str, str], figure: Callable[[Tensor, Tensor], Tensor]) -> float:

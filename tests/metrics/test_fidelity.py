@@ -6,14 +6,15 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from skimage.color import rgb2ycbcr
 from skimage.metrics import structural_similarity
 from torch import Tensor
 
 from diffloom.conditioner import Batch
 from diffloom.errors import DataError, IncompatibleParts
-from tests.metrics.fakes import Judged, images, listed, same
+from tests.metrics.fakes import Judged, Listed, images, listed, same
 
-from diffloom_metrics.fidelity import PSNR, SSIM, psnr, ssim  # isort: skip  makes torchvision importable
+from diffloom_metrics.fidelity import PSNR, SSIM, luma, psnr, ssim  # isort: skip  makes torchvision importable
 
 from torchmetrics.functional.image import peak_signal_noise_ratio  # isort: skip
 
@@ -128,3 +129,24 @@ def test_what_cannot_be_compared_is_refused(tmp_path: Path) -> None:
         PSNR().measure(Judged(data, tmp_path, same, task=SimpleNamespace(paired=False)))
     with pytest.raises(DataError, match="too small"):
         SSIM().measure(Judged(listed(4, 1, 10, 12), tmp_path, same))
+
+
+def test_luma_is_that_of_scikit_image() -> None:
+    rgb = torch.rand(2, 3, 16, 16, dtype=torch.float64)
+    wanted = rgb2ycbcr(rgb.permute(0, 2, 3, 1).numpy())[..., 0]
+    np.testing.assert_allclose((luma(signed(rgb))[:, 0].numpy() + 1) * 127.5, wanted, atol=1e-9)
+    ends = luma(torch.tensor([-1.0, 1.0]).view(2, 1, 1, 1).expand(2, 3, 1, 1)).flatten()
+    assert ((ends + 1) * 127.5).tolist() == pytest.approx([16, 235])
+
+
+def test_figures_of_luma_ignore_colour(tmp_path: Path) -> None:
+    x = torch.rand(2, 3, 16, 16) - 0.5
+    weights = torch.tensor([65.481, 128.553, 24.966])
+    tint = torch.stack([weights[1], -weights[0], torch.tensor(0.0)]).view(1, 3, 1, 1) / 1000  # of no luma
+    data = Listed([{"image": image} for image in x])
+    evaluation = Judged(data, tmp_path, lambda batch: {"image": batch["image"] + tint})
+    assert PSNR(channel="y").measure(evaluation)["psnr-y"] == 100
+    assert PSNR().measure(evaluation)["psnr"] < 40
+    assert SSIM(channel="y").measure(evaluation)["ssim-y"] == pytest.approx(1, abs=1e-6)
+    with pytest.raises(IncompatibleParts, match="set `channel: all`"):
+        luma(torch.zeros(1, 4, 8, 8))
