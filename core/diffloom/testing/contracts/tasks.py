@@ -13,7 +13,7 @@ from diffloom.schedule import Schedule
 from diffloom.space import Space
 from diffloom.system import Plan, System
 from diffloom.task import Loss, Task
-from diffloom.testing.contracts.base import Contract, Make, asked, close, equal, is_a, require
+from diffloom.testing.contracts.base import Contract, Make, applies, asked, close, equal, is_a, require
 
 
 class TaskContract(Contract):
@@ -25,7 +25,8 @@ class TaskContract(Contract):
         """Objectives have names of their own and parameters; their losses are finite and reach a parameter."""
         system, made = self._system(make)
         objectives = system.task.objectives(system)
-        require(bool(objectives), "there are none")
+        applies(bool(objectives) or any(True for _ in system.task.parameters()), "it has nothing to learn")
+        require(bool(objectives), "there are none, and it has parameters")
         require(len({o.name for o in objectives}) == len(objectives), "two have one name")
         for objective in objectives:
             require(bool(objective.parameters), f"{objective.name} moves no parameter")
