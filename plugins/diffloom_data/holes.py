@@ -18,7 +18,8 @@ class RandomMask(Transform):
     """Add `mask` (1, H, W) float32, 1 where pixels are to be made: boxes, or strokes of a brush.
 
     A box has sides drawn evenly from `smallest` … `largest`. A stroke has four straight parts, each turned
-    against the one before by up to a right angle, and as long as a box is wide; the brush is round.
+    against the one before by up to a right angle, and as long as a box is wide or up to the image's border; the
+    brush is round.
 
     Args:
         kind: What is drawn; `either` takes one of the two by chance.
@@ -80,9 +81,10 @@ class RandomMask(Transform):
         for turn, length in zip(draws[3::2], draws[4::2], strict=True):
             angle += _BEND * (2 * turn - 1)
             far = self._length(length, short)
-            end = (y + far * math.sin(angle), x + far * math.cos(angle))
+            below, beside = y + far * math.sin(angle), x + far * math.cos(angle)
+            end = (min(max(below, 0.0), float(height)), min(max(beside, 0.0), float(width)))
             found |= _near(rows[:, None], columns, (y, x), end) <= self.brush * short / 2
-            y, x = min(max(end[0], 0.0), float(height)), min(max(end[1], 0.0), float(width))
+            y, x = end
         return found
 
     def _length(self, draw: float, side: int) -> float:
@@ -92,6 +94,6 @@ class RandomMask(Transform):
 def _near(y: Tensor, x: Tensor, start: tuple[float, float], end: tuple[float, float]) -> Tensor:
     """Return the distance of every point to the line between two, (H, W), in pixels."""
     down, right = end[0] - start[0], end[1] - start[1]
-    along = ((y - start[0]) * down + (x - start[1]) * right) / (down**2 + right**2)
-    along = along.clamp(0, 1)
+    length = down**2 + right**2
+    along = ((y - start[0]) * down + (x - start[1]) * right).div(length or 1.0).clamp(0, 1)
     return torch.hypot(y - start[0] - along * down, x - start[1] - along * right)

@@ -132,6 +132,16 @@ REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
         "sampler: the sampler asks for a learned variance, and the denoiser gives none",
         "use a fixed one",
     ),
+    "a task whose network is not told": (
+        {"task": {"type": "inpaint"}, "data": {"type": "digits", "size": 8, "transforms": [{"type": "random-mask"}]}},
+        "task: the network must be told of 'mask', and no conditioner reads it",
+        "add one, such as `mask` or `image`",
+    ),
+    "a transform that reads what is not there": (
+        {"data": {"type": "digits", "size": 8, "transforms": [{"type": "low-res"}, {"type": "boxes"}]}},
+        "data.transforms[1]: the transform reads 'mask', and no sample has it by then",
+        "put the transform that makes it before this one",
+    ),
     "a null that is never trained": (
         {"conditioners__digit__drop": 0.0},
         "conditioners.digit: guidance compares with a network that is told nothing",

@@ -41,7 +41,7 @@ def test_the_published_sequence_of_a_box() -> None:
     tokens = layout().tokens(batch([[[0.25, 0.5, 0.5, 0.25]]], [[7]]))
     assert tokens.shape == (1, 92)
     assert tokens[0, :3].tolist() == [7, 3982, 6097]
-    assert tokens[0, 3:90].unique().tolist() == [8191]
+    assert set(tokens[0, 3:90].tolist()) == {8191}
     assert tokens[0, 90:].tolist() == [0, 8099]
 
 
@@ -132,6 +132,5 @@ def test_an_object_s_token_depends_on_it_alone_and_padding_is_learned() -> None:
     assert null is not None
     torch.testing.assert_close(null[0, 0], two[0, 2])
     assert not torch.allclose(null[0, 0], two[0, 0])
-    two[0, 2:].sum().backward()
-    assert part.no_label.grad is not None
-    assert part.no_label.grad.abs().sum() > 0
+    (reached,) = torch.autograd.grad(two[0, 2:].sum(), [part.no_label])
+    assert reached.abs().sum() > 0
