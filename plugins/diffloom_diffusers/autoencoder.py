@@ -61,6 +61,7 @@ class DiffusersAutoencoder(Autoencoder):
         own_scale, own_shift = _scaling(dict(network.config))  # with the class's defaults
         self.scale = own_scale if scale is None else scale
         self.shift = own_shift if shift is None else shift
+        self.image_channels = space.channels
         self.latent_channels, self.stride = _probe(json.dumps(config), space.channels, where)
 
     def encode(self, x: Tensor) -> Posterior:
