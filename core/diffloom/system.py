@@ -221,7 +221,15 @@ class System(nn.Module):
         """Return `model(x_t, t) -> Denoised` for the items of a batch, with every guidance scale folded in."""
         return Guided(self, self.codes(batch, noise))
 
-    def walk(self, batch: Batch, noise: Noise, *, x0: Tensor | None = None, strength: float = 1.0) -> Tensor:
+    def walk(
+        self,
+        batch: Batch,
+        noise: Noise,
+        *,
+        x0: Tensor | None = None,
+        strength: float = 1.0,
+        codes: Mapping[str, Code] | None = None,
+    ) -> Tensor:
         """Return clean latents that the sampler finds for a batch, (B, *space.shape) or in the shape of x0.
 
         Args:
@@ -229,13 +237,13 @@ class System(nn.Module):
             noise: One stream per item.
             x0: Clean latents (B, c, H, W) of any size to begin from; by default noise alone.
             strength: With x0, which part of the steps to make, in [0, 1].
+            codes: What the conditioners made of the batch, where that is known.
         """
         shape = self.space.shape if x0 is None else x0.shape[1:]
         z = noise.normal(torch.empty(len(noise), *shape, device=self.device), "start")
         start = self.sampler.start(self.schedule, z, x0, strength)
-        return self.sampler.sample(
-            self.model(batch, noise), self.schedule, start, noise.within("walk"), on_step=self._observer
-        )
+        model = self.model(batch, noise) if codes is None else Guided(self, codes)
+        return self.sampler.sample(model, self.schedule, start, noise.within("walk"), on_step=self._observer)
 
     @contextmanager
     def observed(self, observer: OnStep) -> Iterator[None]:

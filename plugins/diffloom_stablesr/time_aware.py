@@ -118,11 +118,15 @@ class TimeAwareSFT(Conditioner):
 
     def encode(self, batch: Batch) -> Tensor:
         """Return the latent of the enlarged image, (B, c, scale · h / stride, scale · w / stride)."""
-        image: Tensor = batch[self.key]
-        size = [side * self.scale for side in image.shape[2:]]
-        large = functional.interpolate(image, size, mode="bicubic").clamp(-1, 1) if self.scale > 1 else image
         with torch.no_grad():
-            return self._borrowed.autoencoder.encode(large).mode()
+            return self._borrowed.autoencoder.encode(self.enlarged(batch[self.key])).mode()
+
+    def enlarged(self, image: Tensor) -> Tensor:
+        """Return the small image in the size of the answer, bicubic, held to [−1, 1]."""
+        if self.scale == 1:
+            return image
+        size = [side * self.scale for side in image.shape[2:]]
+        return functional.interpolate(image, size, mode="bicubic").clamp(-1, 1)
 
     def null(self, code: Tensor) -> Tensor:
         """Return the latent of nothing: zeros."""
