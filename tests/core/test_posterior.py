@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.polynomial.hermite_e import hermegauss
 from torch import Tensor, nn
@@ -69,6 +69,7 @@ def test_draws_carry_pathwise_gradients() -> None:
     assert float(std.grad) == pytest.approx(1.0, rel=0.02)
 
 
+@settings(deadline=None, max_examples=50)
 @given(mean=numbers, log=logs, other_mean=numbers, other_log=logs)
 def test_divergence_is_the_mean_difference_of_log_densities(
     mean: float, log: float, other_mean: float, other_log: float
@@ -104,10 +105,12 @@ def test_a_linear_gaussian_model_meets_its_evidence() -> None:
     assert reconstruction - kl == pytest.approx(-1.81180978938, abs=1e-9)
     other = normal(0.4, math.sqrt(0.1))
     reconstruction, kl = bound(other)
-    assert (reconstruction, kl) == (pytest.approx(-1.34579135264), pytest.approx(0.781292546497))
+    assert reconstruction == pytest.approx(-1.34579135264)
+    assert kl == pytest.approx(0.781292546497)
     assert float(other.kl(exact)) == pytest.approx(-1.81180978938 - (reconstruction - kl), abs=1e-8)
 
 
+@settings(deadline=None, max_examples=50)
 @given(scale=st.floats(0.05, 20), shift=numbers)
 def test_scaling_is_undone(scale: float, shift: float) -> None:
     q = Posterior(torch.randn(2, 3, 2, 2, dtype=torch.float64), torch.randn(2, 3, 2, 2, dtype=torch.float64))
@@ -135,7 +138,8 @@ class Plain(ScaledAutoencoder):
 
 def images() -> Tensor:
     spread, centre = torch.tensor([[0.1, 3.0, 40.0], [1.0, -2.0, 0.5]]).view(2, -1, 1, 1)
-    return torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * spread + centre
+    draws: Tensor = torch.randn(8, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    return torch.addcmul(centre, draws, spread)
 
 
 def test_measured_latents_have_unit_size_in_each_channel() -> None:
@@ -153,7 +157,7 @@ def test_one_scale_for_all_channels_is_latent_diffusions() -> None:
     part, x = Plain(channels=3), images()
     part.measure([(x, Noise(range(8)))], shared=True)
     assert float(part.encode(x).mode().std()) == pytest.approx(1, abs=1e-5)
-    assert part.scale.unique().tolist() == pytest.approx([1 / float(x.std())])
+    assert part.scale.flatten().tolist() == pytest.approx([1 / float(x.std())] * 3)
     assert not part.shift.any()
 
 
@@ -178,6 +182,7 @@ def test_scales_that_make_no_sense_are_refused(wrong: dict[str, Any]) -> None:
         Plain(channels=3, **wrong)
 
 
+@settings(deadline=None, max_examples=50)
 @given(
     height=st.integers(1, 40),
     width=st.integers(1, 40),

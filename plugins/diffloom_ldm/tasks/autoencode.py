@@ -150,7 +150,12 @@ class Autoencode(Task):
         self.perceptual, self.adversarial = perceptual, adversarial
         self.reduction, self.latents, self.measured = reduction, latents, measured
         learned = width is None and reconstruction in SPREAD
-        self.log_width = nn.Parameter(torch.tensor(math.log(width or 1.0)), requires_grad=learned)
+        log_width = torch.tensor(math.log(width or 1.0))
+        self.log_width: Tensor
+        if learned:
+            self.log_width = nn.Parameter(log_width)
+        else:
+            self.register_buffer("log_width", log_width, persistent=False)
         self.distance = None
         if perceptual is not None:
             self.distance = LPIPS(backbone=perceptual.backbone, linear=perceptual.linear)
@@ -174,7 +179,7 @@ class Autoencode(Task):
         """
         self._check(system)
         parameters = {f"autoencoder.{name}": p for name, p in system.autoencoder.named_parameters()}
-        if self.log_width.requires_grad:
+        if isinstance(self.log_width, nn.Parameter):
             parameters["task.log_width"] = self.log_width
         made = [Objective("autoencoder", parameters, partial(self._loss, system))]
         if self.discriminator is not None:
