@@ -145,6 +145,7 @@ def test_plugins_add_verbs_and_a_broken_one_harms_nobody(
     assert "its verb 'list' is left out" in helped.err
     greeted = call("greet", "you")
     assert (greeted.code, greeted.out) == (0, "hello you\n")
+    assert "\n\n  Say hello.\n\n" in call("greet", "--help").out  # plain, as our own verbs' help is
     assert "ddim" in call("list", "sampler").out
 
 

@@ -3,8 +3,6 @@
 import json
 import math
 import shutil
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy
@@ -37,20 +35,12 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "site"
 
 
-@pytest.fixture
-def source(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make the package importable in this process."""
-    monkeypatch.syspath_prepend(str(PACKAGE / "src"))
-    yield
-    for name in [name for name in sys.modules if name.startswith("diffloom_fieldwork")]:
-        del sys.modules[name]
-
-
 def test_every_part_keeps_its_contract_and_none_goes_untested(site: Path, tmp_path: Path) -> None:
-    only = [word for kind, name in PARTS.items() for word in ("--diffloom-only", f"{kind}/fieldwork-{name}")]
-    options = ("-q", "-rs", "-p", "no:cacheprovider", "--diffloom")
-    done = python("-m", "pytest", *options, *only, sites=[site], cwd=tmp_path)
+    options = ("-v", "-rs", "-p", "no:cacheprovider", "--diffloom", "--diffloom-only", "diffloom-fieldwork")
+    done = python("-m", "pytest", *options, sites=[site], cwd=tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
+    for kind, name in PARTS.items():
+        assert f"[{kind}/fieldwork-{name}/" in done.stdout
     assert "no made-up batch" not in done.stdout
     assert "its defaults are not enough" not in done.stdout
 
@@ -80,12 +70,12 @@ def test_its_recipe_trains_answers_and_is_judged(site: Path, tmp_path: Path) -> 
     assert float(numpy.abs(made).max()) <= 1
 
 
-def test_the_parts_are_what_they_say(source: None) -> None:
-    from diffloom_fieldwork.autoencoder import BlockDCT
-    from diffloom_fieldwork.conditioner import Season
-    from diffloom_fieldwork.data import Clouds, Fields
-    from diffloom_fieldwork.metric import NDVI
-    from diffloom_fieldwork.schedule import ShiftedCosine
+def test_the_parts_are_what_they_say() -> None:
+    from tests.packages.diffloom_fieldwork.src.diffloom_fieldwork.autoencoder import BlockDCT
+    from tests.packages.diffloom_fieldwork.src.diffloom_fieldwork.conditioner import Season
+    from tests.packages.diffloom_fieldwork.src.diffloom_fieldwork.data import Clouds, Fields
+    from tests.packages.diffloom_fieldwork.src.diffloom_fieldwork.metric import NDVI
+    from tests.packages.diffloom_fieldwork.src.diffloom_fieldwork.schedule import ShiftedCosine
 
     t = torch.arange(50)
     plain, shifted = (ShiftedCosine(steps=50, size=size).log_snr(t) for size in (64, 256))
@@ -115,8 +105,8 @@ def test_the_parts_are_what_they_say(source: None) -> None:
     assert min(green["summer"]) > 0.2 + sum(green["winter"]) / len(green["winter"])
 
 
-def test_what_clouds_hide_is_not_learnt(source: None) -> None:
-    from diffloom_fieldwork.task import Cloudy
+def test_what_clouds_hide_is_not_learnt() -> None:
+    from tests.packages.diffloom_fieldwork.src.diffloom_fieldwork.task import Cloudy
 
     from diffloom.system import Plan, System
     from diffloom.testing.standins import PlainAutoencoder, PlainSampler, vp

@@ -1,7 +1,9 @@
 """Mistakes that authors of components make: each is told with the class, what was expected and what came."""
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -35,6 +37,8 @@ from diffloom.cli import main
 from diffloom.conditioner import Batch
 from diffloom.metric import Evaluation
 from diffloom.testing.contracts import Outcome, verify
+from diffloom.testing.contracts.running import chosen
+from tests.plugin_kit.conftest import python
 
 RECIPE = {
     "data": {"type": "digits", "size": 8},
@@ -145,15 +149,17 @@ class Shadowed(Denoiser):
     def __init__(self, *, space: Space) -> None:
         super().__init__()
         self.out_channels = space.channels
-        self.double = nn.Conv2d(space.channels, space.channels, 1)  # hides nothing: `Module.double` is found first
+        layer: Any = nn.Conv2d(space.channels, space.channels, 1)
+        self.double = layer  # type: ignore[method-assign]  # it hides nothing: `Module.double` is found first
 
     def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None, *, read: Any = ()) -> Tensor:
-        output: Tensor = self.double(x_t)  # type: ignore[arg-type,assignment]  # that is the mistake
+        layer: Any = self.double
+        output: Tensor = layer(x_t)
         return output
 
 
 def test_an_error_in_a_components_code_names_its_class_and_line(capsys: pytest.CaptureFixture[str]) -> None:
-    wrong = Shadowed.forward.__code__.co_firstlineno + 1
+    wrong = Shadowed.forward.__code__.co_firstlineno + 2
     with diffloom.registry.add("denoiser", "mine", Shadowed):
         said = checked(denoiser={"type": "mine"})
     assert f"Shadowed ({__name__}, test_mistakes.py:{wrong}): a fake batch does not pass: Module.double()" in said
@@ -235,7 +241,7 @@ class Day(Conditioner):
 
 
 class Exemplified(Day):
-    examples: ClassVar = ({},)
+    examples: ClassVar[tuple[dict[str, Any], ...]] = ({},)
 
     @staticmethod
     def example_batch(count: int, space: Space) -> dict[str, Tensor]:
@@ -283,3 +289,37 @@ def test_text_for_a_number_is_told(
         assert main(["sample", "run", "-n", "1", "--give", "day=June", "-q"]) == 2
         assert "--give day: 'day' is a number in the data: expected a number" in capsys.readouterr().err
         assert main(["sample", "run", "-n", "1", "--give", "day=3", "-q"]) == 0
+
+
+def test_a_sample_without_what_is_declared_is_told() -> None:
+    class Keyless(Spaceless):
+        keys = ("image", "when")
+        space = Space(channels=1, size=(8, 8))
+
+    class Broken(Keyless):
+        def read(self, index: int) -> dict[str, Any]:
+            raise KeyError("no such scene")
+
+    with diffloom.registry.add("dataset", "mine", Keyless):
+        said = checked(data={"type": "mine"})
+    assert "data: a sample lacks 'when', which its data set or a transform declares: expected image, when" in said
+    with diffloom.registry.add("dataset", "mine", Broken):
+        assert re.search(r"Broken \(.*test_mistakes.py:\d+\): .*no such scene", checked(data={"type": "mine"}))
+
+
+def test_what_there_is_to_test_is_a_component_a_kind_or_a_package() -> None:
+    every = chosen(["diffloom"])
+    assert ("sampler", "ddim") in every
+    assert chosen(["sampler/ddim", "sampler/ddim"]) == [("sampler", "ddim")]
+    assert set(chosen(["metric", "schedule/cosine"])) <= set(every)
+    with pytest.raises(DiffloomError, match="or 'ddim'"):
+        chosen(["sampler/ddmi"])
+    with pytest.raises(DiffloomError, match="no-such-package: there is nothing to test: expected KIND/NAME"):
+        chosen(["no-such-package"])
+
+
+def test_a_misspelt_name_does_not_pass_for_tested(tmp_path: Path) -> None:
+    options = ("-q", "-p", "no:cacheprovider", "--diffloom", "--diffloom-only", "sampler/ddmi")
+    done = python("-m", "pytest", *options, cwd=tmp_path)
+    assert done.returncode == 1
+    assert "or 'ddim'" in done.stdout

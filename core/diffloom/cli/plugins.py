@@ -51,7 +51,7 @@ def _asked(entry: Entry) -> dict[str, Any]:
     from diffloom.engine import hooks as specs
     from diffloom_registry.hooks import Hooks
 
-    hooks, app = Hooks("diffloom", specs), typer.Typer()
+    hooks, app = Hooks("diffloom", specs), typer.Typer(rich_markup_mode=None, add_completion=False)
     for broken in hooks.enable([entry.name]):
         raise broken.error
     hooks.call(_HOOK, app=app)

@@ -11,7 +11,10 @@ if TYPE_CHECKING:
     from diffloom.testing.contracts import Case, Outcome
 
 Parts = Annotated[
-    list[str], typer.Argument(metavar="KIND/NAME", help="Components, as `diffloom list` names them; or a whole KIND.")
+    list[str],
+    typer.Argument(
+        metavar="KIND/NAME", help="Components, as `diffloom list` names them; a whole KIND; or a package's name."
+    ),
 ]
 
 
@@ -29,13 +32,14 @@ def verify(
     Examples:
       diffloom verify sampler/ddim
       diffloom verify schedule/mine sampler/mine --plugin mine.py
+      diffloom verify my-package
       diffloom verify sampler --json
     """
-    from diffloom.testing.contracts.running import component_cases
+    from diffloom.testing.contracts.running import chosen, component_cases
 
     results: list[dict[str, Any]] = []
     failed = 0
-    for kind, name in _chosen(parts):
+    for kind, name in chosen(parts):
         for case in component_cases(kind, name):
             outcome = case.run()
             failed += outcome.status == "failed"
@@ -48,26 +52,6 @@ def verify(
         typer.echo(f"{failed} of {len(results)} checks failed", err=True)
     if failed:
         raise typer.Exit(2)
-
-
-def _chosen(parts: list[str]) -> list[tuple[str, str]]:
-    """Return (kind, name) of every component that is asked for."""
-    from diffloom.errors import DiffloomError
-    from diffloom.kinds import registry
-    from diffloom.testing.contracts import CONTRACTS
-
-    found = []
-    for part in parts:
-        kind, _, name = part.partition("/")
-        if kind not in CONTRACTS:
-            raise DiffloomError(
-                "there is no contract for this",
-                where=part,
-                expected=f"KIND/NAME with one of the kinds {', '.join(CONTRACTS)}",
-                remedy="see `diffloom list`",
-            )
-        found += [(kind, known) for known in ([name] if name else registry.names(kind))]
-    return found
 
 
 def _title(case: "Case") -> str:

@@ -65,9 +65,9 @@ def check(recipe: Recipe) -> Report:
     problems = list(contradictions(recipe, built.system, built.dataset))
     if problems:
         raise recipe.error(problems)
-    batch = _fake(built, recipe.header.train.batch)
     trained = recipe.header.train.steps > 0
     with _named(recipe):
+        batch = _fake(built, recipe.header.train.batch)
         activations = _train_once(built.system, batch) if trained else 0
         forward, evaluations = _sample_once(built.system, take(batch, slice(0, 1)))
     parameters = {role: sum(p.numel() for p in part.parameters()) for role, part in built.system.roles().items()}
@@ -87,6 +87,15 @@ def check(recipe: Recipe) -> Report:
 def _fake(built: Built, count: int) -> Batch:
     """Return a batch with the shapes of real samples and no memory."""
     sample = built.dataset.get(0)
+    left = [key for key in built.dataset.holds if key not in sample]
+    if left:
+        raise IncompatibleParts(
+            f"a sample lacks {', '.join(map(repr, left))}, which its data set or a transform declares",
+            where="data",
+            expected=", ".join(built.dataset.holds),
+            got=", ".join(sample),
+            remedy="correct its `keys`, the transform's `adds`, or what is read",
+        )
     batch = collate([sample] * count)
     return to_device({k: v.to(_META) if isinstance(v, Tensor) else v for k, v in batch.items()}, _META)
 

@@ -21,7 +21,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--diffloom-only",
         action="append",
         metavar="KIND[/NAME]",
-        help="with --diffloom: test only this kind, or this component; may be given several times",
+        help="with --diffloom: test only this component, this kind, or this package's; may be given several times",
     )
 
 

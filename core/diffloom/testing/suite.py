@@ -3,19 +3,20 @@
 import pytest
 
 from diffloom.errors import DiffloomError
-from diffloom.kinds import registry
 from diffloom.testing.contracts import CONTRACTS, Case, NotApplicable
-from diffloom.testing.contracts.running import component_cases
+from diffloom.testing.contracts.running import chosen, component_cases
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Make one test of each check; a component that cannot be loaded is one failing test."""
-    only = metafunc.config.getoption("diffloom_only") or []
     params = []
-    for kind in CONTRACTS:
-        for name in registry.names(kind):
-            if only and not any(wanted in (kind, f"{kind}/{name}") for wanted in only):
-                continue
+    for wanted in metafunc.config.getoption("diffloom_only") or CONTRACTS:
+        try:
+            components = chosen([wanted])
+        except DiffloomError as error:
+            params.append(pytest.param(error, id=f"{wanted}/loads"))
+            continue
+        for kind, name in components:
             try:
                 found: list[Case | DiffloomError] = list(component_cases(kind, name))
             except DiffloomError as error:

@@ -21,7 +21,7 @@ from diffloom.testing.contracts.schedules import ScheduleContract
 from diffloom.testing.contracts.tasks import TaskContract
 from diffloom.testing.standins import provided
 from diffloom_registry import Registry
-from diffloom_registry.errors import ConfigError
+from diffloom_registry.errors import ConfigError, DiffloomError
 
 CONTRACTS: Mapping[str, type[Contract]] = {
     contract.kind: contract
@@ -61,6 +61,43 @@ def cases(
         for name in registry.names(kind):
             if wanted is None or name in wanted:
                 yield from component_cases(kind, name, registry=registry)
+
+
+def chosen(wanted: Iterable[str], *, registry: Registry = installed) -> list[tuple[str, str]]:
+    """Return (kind, name) of every component that is asked for, each once.
+
+    Args:
+        wanted: `KIND/NAME`, a whole `KIND`, or the name of a distribution for all that it publishes.
+        registry: Whose components.
+
+    Raises:
+        UnknownComponent: If there is none of that name.
+        DiffloomError: If it is nothing of these.
+    """
+    found: dict[tuple[str, str], None] = {}
+    for text in wanted:
+        kind, _, name = text.partition("/")
+        if kind in CONTRACTS and name:
+            registry.get(kind, name)
+            found[kind, name] = None
+        elif kind in CONTRACTS:
+            found |= dict.fromkeys((kind, known) for known in registry.names(kind))
+        else:
+            entries = [e for e in registry.entries() if _plain(e.distribution or "") == _plain(text)]
+            found |= dict.fromkeys((entry.kind, entry.name) for entry in entries if entry.kind in CONTRACTS)
+            if not entries:
+                raise DiffloomError(
+                    "there is nothing to test",
+                    where=text,
+                    expected=f"KIND/NAME with one of the kinds {', '.join(CONTRACTS)}; a KIND; or a distribution",
+                    remedy="see `diffloom list`",
+                )
+    return list(found)
+
+
+def _plain(distribution: str) -> str:
+    """Return a distribution's name as indexes compare it."""
+    return distribution.lower().replace("_", "-").replace(".", "-")
 
 
 def component_cases(kind: str, name: str, *, registry: Registry = installed) -> Iterator[Case]:

@@ -39,12 +39,18 @@ class BlockDCT(Autoencoder):
 
     def encode(self, x: Tensor) -> Posterior:
         """Return the coefficients (B, block² C, H/block, W/block) of images (B, C, H, W)."""
-        folded = functional.pixel_unshuffle(x, self.stride).unflatten(1, (-1, self.stride**2))
-        return Posterior(torch.einsum("ij,bcjhw->bcihw", self.basis.to(x), folded).flatten(1, 2) * self.scale)
+        folded = functional.pixel_unshuffle(x, self.stride)
+        return Posterior(
+            torch.einsum("ij,bcjhw->bcihw", self.basis.to(x), self._blocks(folded)).flatten(1, 2) * self.scale
+        )
 
     def decode(self, z: Tensor) -> Tensor:
         """Return the images of coefficients."""
-        folded = (z / self.scale).unflatten(1, (-1, self.stride**2))
+        folded = self._blocks(z / self.scale)
         return functional.pixel_shuffle(
             torch.einsum("ij,bcihw->bcjhw", self.basis.to(z), folded).flatten(1, 2), self.stride
         )
+
+    def _blocks(self, folded: Tensor) -> Tensor:
+        """Return (B, C, block², h, w) for (B, C block², h, w)."""
+        return folded.view(len(folded), -1, self.stride**2, *folded.shape[2:])
