@@ -52,12 +52,14 @@ class Task(nn.Module, ABC):
     Attributes:
         needs: Keys of the batch that its losses read.
         told: Keys of the batch that the network must be told of, so that some conditioner has to read them.
+        asks: Keys of the batch that its predictions read, beside what conditioners read.
         paired: Whether a prediction answers the batch's own image (restoration), rather than being a new one.
         step: Steps that training has made before the present one; the engine keeps it.
     """
 
     needs: tuple[str, ...] = ("image",)
     told: tuple[str, ...] = ()
+    asks: tuple[str, ...] = ()
     paired: bool = False
     step: int = 0
 

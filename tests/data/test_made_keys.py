@@ -39,7 +39,7 @@ def picture(size: int = 24, channels: int = 3, seed: int = 0) -> Sample:
 def mask_of(transform: RandomMask, seed: int, size: int = 40) -> Tensor:
     mask: Tensor = transform(picture(size), stream(seed))["mask"]
     assert mask.shape == (1, size, size)
-    assert set(mask.unique().tolist()) <= {0.0, 1.0}
+    assert set(mask.flatten().tolist()) <= {0.0, 1.0}
     return mask[0]
 
 
@@ -61,9 +61,8 @@ def test_a_stroke_is_as_wide_as_its_brush_and_in_one_piece(seed: int) -> None:
     assert label(mask.numpy(), connectivity=2).max() == 1
     brush = 0.15 * 40
     longest = 4 * 0.5 * 40
-    assert (
-        0.25 * math.pi * (brush / 2) ** 2 - 2 < float(mask.sum()) < longest * (brush + 1) + math.pi * (brush / 2) ** 2
-    )
+    disc = math.pi * (brush / 2) ** 2
+    assert 0.25 * disc - 2 < float(mask.sum()) < longest * (brush + 1) + disc
 
 
 def test_samples_differ_and_equal_seeds_agree() -> None:
@@ -118,7 +117,7 @@ def test_compression_is_jpeg_s() -> None:
     pixels = image.add(1).mul(127.5).round().byte().permute(1, 2, 0).numpy()
     assert float((compressed(image, 95) - image).abs().mean()) < float((compressed(image, 30) - image).abs().mean())
     grey = compressed(torch.full((2, 8, 8), 0.5), 90)
-    assert grey.unique().numel() == 1
+    assert len(set(grey.flatten().tolist())) == 1
     assert pixels.shape == (16, 16, 3)
 
 
@@ -205,9 +204,9 @@ def test_files_of_one_name_make_one_sample(scenes: Path) -> None:
     assert sample["image"].shape == (3, 12, 16)
     assert sample["pre"].shape == (1, 12, 16)
     assert sample["mask"].dtype == torch.int64
-    assert sample["mask"].unique().tolist() == [4]
-    assert float(sample["pre"].unique()) == pytest.approx(160 / 127.5 - 1)
-    assert float(sample["image"].unique()) == pytest.approx(163 / 127.5 - 1)
+    assert set(sample["mask"].flatten().tolist()) == {4}
+    assert float(sample["pre"].mean()) == pytest.approx(160 / 127.5 - 1)
+    assert float(sample["image"].mean()) == pytest.approx(163 / 127.5 - 1)
     assert sample["caption"] == "scene 4"
     assert list(data.column("caption")) == [f"scene {n}" for n in range(6)]
 

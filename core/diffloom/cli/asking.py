@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from diffloom.conditioner import Batch
     from diffloom.engine.run import Run
 
+_PICTURE = 3
 _RANGE = re.compile(r"(\d+)(?:-(\d+))?")
 
 
@@ -43,19 +44,20 @@ def numbers(text: str | None, count: int | None) -> list[int] | None:
 def conditions(run: "Run", texts: Sequence[str], count: int) -> "Batch":
     """Return a batch of `count` things to ask for.
 
-    What the conditioners need and nobody gave comes from the system's own prompts.
+    What is read and nobody gave comes from the system's own prompts.
 
     Args:
         run: Whose system is asked.
-        texts: `key=value` each; the value is YAML, a list is taken in turn, and a class may be given by name.
+        texts: `key=value` each; the value is YAML, a list is taken in turn, a class may be given by name, and a
+            picture by its file.
         count: How many items.
 
     Raises:
-        DataError: Where no conditioner reads a key, or a value is no class.
+        DataError: Where nobody reads a key, or a value is no class or no picture.
     """
     from diffloom.data import collate
 
-    needs = sorted({key for part in run.system.conditioners.values() for key in part.needs})
+    needs = sorted({*run.system.task.asks, *(key for part in run.system.conditioners.values() for key in part.needs)})
     given = dict(_value(text, needs, run) for text in texts)
     columns = [{key: values[i % len(values)] for key, values in given.items()} for i in range(count)]
     asked = collate(columns)
@@ -70,7 +72,7 @@ def conditions(run: "Run", texts: Sequence[str], count: int) -> "Batch":
                 expected="a number, or a list of them",
                 got=repr(asked[key][0]),
             )
-    return {**prompts, **asked}
+    return {key: value for key, value in prompts.items() if key in needs} | asked
 
 
 def _texts(asked: "Batch") -> list[str]:
@@ -95,11 +97,27 @@ def _value(text: str, needs: Sequence[str], run: "Run") -> tuple[str, list[Any]]
             where=f"--give {text}",
             expected=f"KEY=VALUE with one of the keys {', '.join(needs)}"
             if needs
-            else "no --give: there are no conditioners",
+            else "no --give: there is nothing to ask for",
         )
     value = setting(text).data[key]
     values = value if isinstance(value, list) else [value]
-    return key, [_class(item, text, run) if key == "label" else item for item in values]
+    if key == "label":
+        return key, [_class(item, text, run) for item in values]
+    return key, [_picture(item, key, text, run) for item in values]
+
+
+def _picture(value: object, key: str, text: str, run: "Run") -> object:
+    """Return the picture in a file, like those that the data have under the key; other values as they are."""
+    from torch import Tensor
+
+    if key not in run.dataset.holds or not isinstance(value, str):
+        return value
+    like = run.dataset.get(0)[key]
+    if not (isinstance(like, Tensor) and like.dim() == _PICTURE):
+        return value
+    from diffloom.cli.pictures import read
+
+    return read(value, like, mask=key == "mask", where=f"--give {text}")
 
 
 def _class(value: object, text: str, run: "Run") -> int:

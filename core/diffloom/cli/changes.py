@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from diffloom.errors import RecipeError
 
@@ -20,14 +20,8 @@ def changed(recipe: "Recipe", settings: Sequence[str]) -> "Recipe":
         RecipeError: Where a setting is wrong, or changes what was trained.
     """
     from diffloom.recipe import lock
-    from diffloom.recipe.recipe import validate
-    from diffloom.recipe.source import Source, setting
 
-    source = Source()
-    source.merge(recipe.source)
-    for text in settings:
-        source.merge(setting(text))
-    new = validate(source, recipe.registry)
+    new = _overlaid(recipe, settings)
     trained = [
         line
         for line in lock.differences(recipe.resolved(), new.resolved())
@@ -72,6 +66,38 @@ def apply(run: "Run", recipe: "Recipe") -> None:
     if recipe.header.device == "cpu":
         system.to("cpu")
     run.recipe = recipe
+
+
+def ask_about(run: "Run", settings: Sequence[str]) -> None:
+    """Let a run's system ask about other data, where nothing else says what to ask for.
+
+    Args:
+        run: Whose recipe has the data.
+        settings: Keys of `data` to change, `key=value` each.
+
+    Raises:
+        RecipeError: Where there are no such data.
+    """
+    from diffloom.data import Dataset
+    from diffloom.system import dataset_prompts
+
+    recipe = _overlaid(run.recipe, [f"data.{text}" for text in settings])
+    data = cast(Dataset, recipe.registry.instantiate(recipe.parts["data"], {}))
+    system = run.system
+    needs = [key for conditioner in system.conditioners.values() for key in conditioner.needs]
+    needs += [key for key in system.task.needs if system.task.paired and key in data.holds]
+    system.plan = replace(system.plan, prompts=dataset_prompts(data, needs))
+
+
+def _overlaid(recipe: "Recipe", settings: Sequence[str]) -> "Recipe":
+    from diffloom.recipe.recipe import validate
+    from diffloom.recipe.source import Source, setting
+
+    source = Source()
+    source.merge(recipe.source)
+    for text in settings:
+        source.merge(setting(text))
+    return validate(source, recipe.registry)
 
 
 def _free(path: Sequence[str]) -> bool:

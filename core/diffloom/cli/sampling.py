@@ -29,7 +29,15 @@ Give = Annotated[
     typer.Option(
         "--give",
         metavar="KEY=VALUE",
-        help="What to ask for, as in label=3 or label=[0,1,2], taken in turn; repeatable.",
+        help="What to ask for, as in label=3, label=[0,1,2] (taken in turn) or image=FILE; repeatable.",
+    ),
+]
+Data = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--data",
+        metavar="KEY=VALUE",
+        help="Ask about other data: keys of the recipe's `data` to change, as in path=FOLDER; repeatable.",
     ),
 ]
 Folder = Annotated[
@@ -42,6 +50,7 @@ def sample(
     count: Count = None,
     seeds: Seeds = None,
     give: Give = None,
+    data: Data = None,
     settings: options.Settings = None,
     folder: Folder = None,
     hook: options.Hook = None,
@@ -59,13 +68,18 @@ def sample(
       diffloom sample quickstart --count 16 --give label=3
       diffloom sample runs/quickstart --seeds 0-99 --set sampler.steps=20
       diffloom sample quickstart --set conditioners.digit.guidance=4 --out pictures
+      diffloom sample super-resolution --data path=photographs --data split=all --count 8
+      diffloom sample inpaint --give image=photograph.png --give mask=hole.png --seeds 0-3
     """
     from diffloom.cli.asking import conditions, numbers
+    from diffloom.cli.changes import ask_about
     from diffloom.cli.work import Behaviour, interruptible
 
     wanted = numbers(seeds, count)
     work = finished(run, settings, Behaviour.of(hook, no_hook, quiet))
     total = len(wanted) if wanted is not None else work.recipe.header.sample.count
+    if data:
+        ask_about(work, data)
     batch = conditions(work, give, total) if give else None
     before = _files(work.directory)
     with interruptible(work), sampling_as(work):

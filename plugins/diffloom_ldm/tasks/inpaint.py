@@ -44,6 +44,7 @@ class Inpaint(Restoration):
         super().__init__(objective)
         self.method, self.passes, self.paste, self.key = method, passes, paste, key
         self.needs = ("image", key)
+        self.asks = ("image", key)
         self.told = (key,) if method == "told" else ()
 
     def predict(self, system: System, batch: Batch, noise: Noise) -> dict[str, Tensor]:

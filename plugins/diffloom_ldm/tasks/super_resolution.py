@@ -34,7 +34,7 @@ class SuperResolution(Restoration):
         super().__init__(objective)
         self.consistent, self.key = consistent, key
         self.needs = ("image", key)
-        self.told = (key,)
+        self.told = self.asks = (key,)
 
     def predict(self, system: System, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """Return enlarged images, `image` (B, C, H, W) in [−1, 1].

@@ -38,6 +38,7 @@ class Translate(Restoration):
         self.source, self.strength = source, strength
         self.needs = tuple(dict.fromkeys(("image", source)))
         self.told = (source,) if strength is None else ()
+        self.asks = () if strength is None else (source,)
 
     def predict(self, system: System, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """Return translated images, `image` (B, C, H, W) in [−1, 1].

@@ -5,6 +5,7 @@ import torch
 
 from diffloom.condition import Ports
 from diffloom.noise import Noise
+from diffloom.sampler import State
 from diffloom.system import System
 from diffloom.testing.oracles import FullGaussian, PointMass
 from diffloom_ddim.sampler import DDIM
@@ -98,7 +99,7 @@ def test_the_known_part_is_put_in_after_each_step_at_the_level_reached() -> None
     known, mask = torch.full((4, 1, 125, 2), 0.4), torch.tensor([0.0, 1.0]).expand(4, 1, 125, 2)
     kept = KnownPixels(inner=DDIM(steps=5), known=known, mask=mask, noise=Noise(range(4)))
     grid = kept.grid(PATH)
-    states = []
+    states: list[State] = []
     kept.sample(PointMass(PATH, 0.0), PATH, torch.randn(4, 1, 125, 2), Noise(range(4)), states.append)
     assert [state.index for state in states] == [1, 2, 3, 4, 5]
     for state in states[:-1]:
@@ -135,7 +136,7 @@ def test_going_back_keeps_the_marginal() -> None:
         noise=Noise(range(4)),
     )
     grid = kept.grid(PATH)
-    seen = []
+    seen: list[torch.Tensor] = []
 
     def model(x: torch.Tensor, t: torch.Tensor) -> object:
         seen.append(x)

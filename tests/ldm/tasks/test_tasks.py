@@ -7,6 +7,7 @@ import torch
 
 from diffloom.condition import Ports
 from diffloom.noise import Noise
+from diffloom.sampler import State
 from diffloom.task import Loss, Task
 from diffloom.testing.oracles import PointMass
 from diffloom_ddim.sampler import DDIM
@@ -67,14 +68,15 @@ def test_no_strength_returns_the_autoencoder_s_reconstruction() -> None:
 def test_a_walk_begins_at_the_noised_source() -> None:
     network = point()
     built = system(Translate(source="pre", strength=0.5), network, sampler=DDIM(steps=10))
-    pre, states = images(3), []
+    pre = images(3)
+    states: list[State] = []
     noise = Noise(range(3), scope=("predict",))
     with built.observed(states.append):
         built.predict({"pre": pre}, seeds=range(3))
     assert len(states) == 5
     level = built.sampler.grid(PATH).levels[5]
     begin = level.alpha * pre + level.sigma * noise.normal(pre, "start")
-    again = built.sampler.step(built.model({}), PATH, built.sampler.grid(PATH), type(states[0])(begin, 5), None)
+    again = built.sampler.step(built.model({}), PATH, built.sampler.grid(PATH), State(begin, 5), None)
     torch.testing.assert_close(states[0].x, again.x)
 
 
