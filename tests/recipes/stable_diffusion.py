@@ -1,0 +1,65 @@
+"""Folders as diffusers writes them for Stable Diffusion, at full size and without the weights: files with holes."""
+
+import json
+import struct
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from diffloom.vision_compat import ensure_torchvision
+
+ensure_torchvision()
+
+from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: E402  after torchvision is importable
+from transformers import CLIPTextConfig, CLIPTextModel  # noqa: E402
+
+
+def stable_diffusion(folder: Path, *, two: bool) -> Path:
+    """Write the folder of version 1.5, or of 2.1; all weights are 0 and take no room on disk."""
+    unet: dict[str, Any] = {"sample_size": 64, "cross_attention_dim": 768, "attention_head_dim": 8}
+    text: dict[str, Any] = {"hidden_size": 768, "intermediate_size": 3072, "num_hidden_layers": 12}
+    if two:
+        unet = {"sample_size": 96, "cross_attention_dim": 1024, "attention_head_dim": [5, 10, 20, 20]}
+        unet["use_linear_projection"] = True
+        text = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 23}
+    with torch.device("meta"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # weights of 0 elements need no initialisation
+        net = UNet2DConditionModel(**unet)
+        vae = AutoencoderKL(
+            down_block_types=("DownEncoderBlock2D",) * 4,
+            up_block_types=("UpDecoderBlock2D",) * 4,
+            block_out_channels=(128, 256, 512, 512),
+            layers_per_block=2,
+        )
+        clip = CLIPTextModel(CLIPTextConfig(num_attention_heads=text["hidden_size"] // 64, **text))
+    for part, model, name in (
+        ("unet", net, "diffusion_pytorch_model"),
+        ("vae", vae, "diffusion_pytorch_model"),
+        ("text_encoder", clip, "model"),
+    ):
+        sparse(model, folder / part / f"{name}.safetensors")
+    net.save_config(str(folder / "unet"))
+    vae.save_config(str(folder / "vae"))
+    clip.config.save_pretrained(str(folder / "text_encoder"))
+    (folder / "model_index.json").write_text("{}")
+    words = {"<|startoftext|>": 0, "<|endoftext|>": 1, "a</w>": 2}
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.json").write_text(json.dumps(words))
+    (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
+    return folder
+
+
+def sparse(model: torch.nn.Module, file: Path) -> None:
+    """Write the weights of a model on the meta device: a whole header, then zeros that are never stored."""
+    header, end = {}, 0
+    for key, value in model.state_dict().items():
+        begin, end = end, end + 2 * value.numel()
+        header[key] = {"dtype": "F16", "shape": list(value.shape), "data_offsets": [begin, end]}
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    file.parent.mkdir(parents=True)
+    with file.open("wb") as out:
+        out.write(struct.pack("<Q", len(text)) + text)
+        out.truncate(8 + len(text) + end)
