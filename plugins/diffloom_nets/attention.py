@@ -1,5 +1,6 @@
 """Attention: softmax(QKᵀ/√d) V, with several heads, of tokens to themselves or to a context."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -7,6 +8,7 @@ from diffloom.condition import Condition
 from diffloom_nets.blocks import GroupNorm
 from diffloom_nets.conv import Conv2d, xavier, zero
 from diffloom_nets.linear import Linear
+from diffloom_nets.prepared import arithmetic, on_cpu
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
@@ -22,9 +24,20 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
     Returns:
         (B, N, C).
     """
-    q, k, v = (x.view(*x.shape[:2], heads, -1).transpose(1, 2) for x in (q, k, v))
+    dtype = q.dtype
+    q, k, v = (_headed(x, heads) for x in (q, k, v))
     counts = None if mask is None else mask[:, None, None, :]
-    return functional.scaled_dot_product_attention(q, k, v, attn_mask=counts).transpose(1, 2).flatten(2)
+    out = functional.scaled_dot_product_attention(q, k, v, attn_mask=counts)
+    return out.transpose(1, 2).flatten(2).to(dtype)
+
+
+def _headed(x: Tensor, heads: int) -> Tensor:
+    """Return tokens (B, N, C) as (B, heads, N, C / heads), on a CPU as it computes attention fastest."""
+    split = x.view(*x.shape[:2], heads, -1).transpose(1, 2)
+    if torch.is_grad_enabled() or not on_cpu(x, x):
+        return split
+    free = not torch.is_autocast_enabled("cpu")
+    return split.to(arithmetic(x.dtype) if free else x.dtype).contiguous()
 
 
 def tokens_of(h: Tensor) -> Tensor:

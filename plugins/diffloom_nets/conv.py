@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffloom_nets import winograd
+from diffloom_nets import product, winograd
 from diffloom_nets.prepared import Prepared, arithmetic, on_cpu
 
 Layer = TypeVar("Layer", nn.Conv2d, nn.Linear, "Conv2d")
@@ -15,14 +15,18 @@ _FEWEST_CHANNELS = 96  # for Winograd: fewer cost less than its transforms
 _SMALLEST_SIDE = 16  # of a map in inference: smaller ones do not repay keeping four times the weights
 _MOST_WEIGHTS = 1 << 18  # in · out in inference: at most 36 MiB are kept per layer
 _FEWEST_TILES = 128  # of a batch in training, where the weights are transformed at every step
+_FEWEST_UNKEPT = 64  # of a batch in inference, where they are because they are too many to be kept
+_MOST_KEPT = 1 << 21  # weights that are kept a second time, in the layout that convolves fastest
+_MOST_PIXELS = 512  # of a batch's output that is computed as one product of matrices
 
 
 class Conv2d(nn.Conv2d):
     """A convolution that can be shifted, fed through SiLU, and is prepared for inference on a CPU.
 
     Parameters, state and outputs (up to rounding) are those of `torch.nn.Conv2d`. On a CPU, 3×3 convolutions use
-    Winograd's algorithm where it is faster. In evaluation mode without gradients the weights are kept in the layout
-    that is fastest until they change; weights written through `tensor.data` are seen after the next `eval()`.
+    Winograd's algorithm where it is faster. In evaluation mode without gradients up to 2 · 10⁶ weights are kept in
+    the layout that is fastest until they change; weights written through `tensor.data` are seen after the next
+    `eval()`. More are not kept twice: few pixels are one product with them, many are Winograd's on the fly.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -79,17 +83,29 @@ class Conv2d(nn.Conv2d):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         compute = arithmetic(dtype)
         bias = None if bias is None else bias.to(compute)
-        small = self.in_channels * self.out_channels <= _MOST_WEIGHTS
-        if self._minimal and small and compute == torch.float32 and min(x.shape[2:]) >= _SMALLEST_SIDE:
-            filters = self._prepared.get(self.weight, "winograd", lambda: winograd.transform(self.weight))
-            return winograd.products(x.to(dtype), filters, bias, silu=silu)
+        if self._minimal and compute == torch.float32:
+            if self.in_channels * self.out_channels <= _MOST_WEIGHTS and min(x.shape[2:]) >= _SMALLEST_SIDE:
+                filters = self._prepared.get(self.weight, "winograd", lambda: winograd.transform(self.weight))
+                return winograd.products(x.to(dtype), filters, bias, silu=silu)
+            if self.weight.numel() > _MOST_KEPT and x.numel() >= _FEWEST_UNKEPT * 16 * self.in_channels:
+                return winograd.transient(x.to(dtype), self.weight, bias, silu=silu)
         x = functional.silu(x, inplace=True) if silu else x
         x = x.to(compute).contiguous(memory_format=torch.channels_last)
-        weight = self._prepared.get(self.weight, compute, lambda: self._blocked(compute, x))
-        out: Tensor = torch.ops.mkldnn._convolution_pointwise(
-            x, weight, bias, self.padding, self.stride, self.dilation, 1, "none", [], ""
-        )
-        return out.to(dtype)
+        return self._convolve(x, bias).to(dtype)
+
+    def _convolve(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the convolution in the type of x; few weights are kept as oneDNN wants them, the others are not."""
+        if self.weight.numel() <= _MOST_KEPT:
+            weight = self._prepared.get(self.weight, x.dtype, lambda: self._blocked(x.dtype, x))
+            out: Tensor = torch.ops.mkldnn._convolution_pointwise(
+                x, weight, bias, self.padding, self.stride, self.dilation, 1, "none", [], ""
+            )
+            return out
+        weight, padding, stride = self.weight.detach().to(x.dtype), _pair(self.padding), _pair(self.stride)
+        pixels = x.shape[0] * x.shape[2] * x.shape[3] // (stride[0] * stride[1])
+        if pixels <= _MOST_PIXELS or self.kernel_size == (1, 1):
+            return product.convolve(x, weight, bias, padding, stride)
+        return functional.conv2d(x, weight, bias, stride, padding)
 
     def _many(self, x: Tensor) -> bool:
         """Whether a batch in training has enough tiles to repay transforming the weights."""
@@ -101,6 +117,10 @@ class Conv2d(nn.Conv2d):
             self.weight.detach().to(dtype), self.padding, self.stride, self.dilation, 1, x.shape
         )
         return weight
+
+
+def _pair(sizes: Any) -> tuple[int, int]:
+    return int(sizes[0]), int(sizes[1])
 
 
 def xavier(layer: Layer) -> Layer:

@@ -9,7 +9,7 @@ float32. Batches are worked off in pieces, in buffers that are kept: fresh pages
 """
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from math import prod
 from typing import Any
@@ -22,6 +22,7 @@ _TILE = 4
 _WINDOW = _TILE + 2
 _POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
 _PIECE = 128  # tiles at a time: the buffers stay in the cache
+_MOST_FILTERS = 1 << 24  # numbers in a buffer of filters that are not kept
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -47,19 +48,46 @@ def products(x: Tensor, filters: Tensor, bias: Tensor | None, *, silu: bool = Fa
     Returns:
         (B, out, H, W) in the type of x, channels_last.
     """
+    return _products(x, filters.shape[2], lambda: iter([(slice(None), filters)]), bias, silu)
+
+
+def transient(x: Tensor, weight: Tensor, bias: Tensor | None, *, silu: bool = False) -> Tensor:
+    """Return what `products` does, for a weight (out, in, 3, 3) whose filters are made part by part, and not kept."""
+    return _products(x, weight.shape[0], lambda: _parts(weight), bias, silu)
+
+
+def _products(
+    x: Tensor, channels: int, parts: Callable[[], Iterator[tuple[slice, Tensor]]], bias: Tensor | None, silu: bool
+) -> Tensor:
+    """Return the convolution with filters that come in parts, each with the outputs that are its."""
     batch, _, height, width = x.shape
-    channels, down, across = filters.shape[2], _tiles(height), _tiles(width)
+    down, across = _tiles(height), _tiles(width)
     out = x.new_empty(batch, down, _TILE, across, _TILE, channels)
     for piece in _pieces(batch, down * across):
         data = _data(_framed(x[piece], silu))
-        sums = torch.bmm(data, filters, out=_buffer("sums", *data.shape[:2], channels))
-        maps = torch.mm(_output_matrix(), sums.flatten(1), out=_buffer("maps", _TILE**2, data.shape[1] * channels))
-        maps = maps.view(_TILE, _TILE, -1, down, across, channels).permute(2, 3, 0, 4, 1, 5)
-        if bias is None:
-            out[piece].copy_(maps)
-        else:
-            torch.add(maps, bias, out=out[piece])
+        for part, filters in parts():
+            count = filters.shape[2]
+            sums = torch.bmm(data, filters, out=_buffer("sums", *data.shape[:2], count))
+            maps = torch.mm(_output_matrix(), sums.flatten(1), out=_buffer("maps", _TILE**2, data.shape[1] * count))
+            maps = maps.view(_TILE, _TILE, -1, down, across, count).permute(2, 3, 0, 4, 1, 5)
+            target = out[piece][..., part]
+            if bias is None:
+                target.copy_(maps)
+            else:
+                torch.add(maps, bias[part], out=target)
     return out.view(batch, down * _TILE, across * _TILE, channels)[:, :height, :width].permute(0, 3, 1, 2)
+
+
+def _parts(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
+    """Yield some outputs after others with their filters, (36, in, some), in a buffer."""
+    outputs, inputs = weight.shape[:2]
+    taps = weight.detach().permute(0, 2, 3, 1).flatten(1, 2)
+    step = max(1, _MOST_FILTERS // (_WINDOW**2 * inputs))
+    for first in range(0, outputs, step):
+        part = slice(first, min(first + step, outputs))
+        filters = _buffer("filters", part.stop - first, _WINDOW**2, inputs)
+        torch.matmul(_filter_matrix(), taps[part].float(), out=filters)
+        yield part, filters.permute(1, 2, 0)
 
 
 class _Convolution(torch.autograd.Function):
