@@ -9,6 +9,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -105,6 +106,7 @@ class Autoencoder(nn.Module, ABC):
         reach: How many latents to each side matter to a pixel, normalisations and attention aside; 0 where images
             cannot be decoded in tiles.
         tile: Side of the tiles in which larger latents are decoded and encoded, in latents; `None`: at once.
+        weight_files: What its constructor read weights from, if it does; a run's lock file records their hash.
     """
 
     stride: int
@@ -115,6 +117,7 @@ class Autoencoder(nn.Module, ABC):
     bounded: bool = False
     reach: int = 0
     tile: int | None = None
+    weight_files: tuple[Path, ...] = ()
 
     def __init__(self) -> None:
         super().__init__()

@@ -6,6 +6,7 @@ taps as they are after their edits. What the output means (`Prediction`) is the 
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from pathlib import Path
 
 from torch import Tensor, nn
 
@@ -20,11 +21,13 @@ class Denoiser(nn.Module, ABC):
         taps: The feature maps it publishes, in the order in which they are computed.
         ports: What it accepts, with widths; checked before anything is allocated.
         out_channels: Channels of the output: the space's, or twice that with learned variance.
+        weight_files: What its constructor read weights from, if it does; a run's lock file records their hash.
     """
 
     taps: tuple[Tap, ...] = ()
     ports: Ports = Ports()
     out_channels: int
+    weight_files: tuple[Path, ...] = ()
 
     @abstractmethod
     def forward(

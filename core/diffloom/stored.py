@@ -48,13 +48,18 @@ class Stored:
 
     def sha256(self) -> str:
         """Return the SHA-256 of the file, or of the shards' hashes one after the other."""
-        hashes = [checkpoint.sha256(file) for file in dict.fromkeys(self.files.values())]
-        return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
+        return digest(dict.fromkeys(self.files.values()))
 
     def config(self) -> dict[str, Any]:
         """Return what config.json beside the weights says; nothing where there is none."""
         file = (self.path if self.path.is_dir() else self.path.parent) / "config.json"
         return _json(file) if file.is_file() else {}
+
+
+def digest(files: Iterable[Path]) -> str:
+    """Return the SHA-256 of one file, or of several files' hashes one after the other."""
+    hashes = [checkpoint.sha256(file) for file in files]
+    return hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 def stored(path: Path) -> Stored:

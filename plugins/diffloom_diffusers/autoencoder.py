@@ -15,7 +15,7 @@ from diffloom.errors import IncompatibleParts
 from diffloom.layout import Layout
 from diffloom.space import Space
 from diffloom_diffusers.examples import autoencoders
-from diffloom_diffusers.folder import described, loaded, made
+from diffloom_diffusers.folder import described, loaded, made, weight_files
 from diffloom_diffusers.layouts import identical
 
 _PLACES = ("vae", "vqvae", "movq", "vqgan")
@@ -58,6 +58,7 @@ class DiffusersAutoencoder(Autoencoder):
         where = str(place)
         network: Any = loaded(place, config, variant) if pretrained else made(config, where)
         self.network: Any = network
+        self.weight_files = weight_files(place, variant) if pretrained else ()
         own_scale, own_shift = _scaling(dict(network.config))  # with the class's defaults
         self.scale = own_scale if scale is None else scale
         self.shift = own_shift if shift is None else shift

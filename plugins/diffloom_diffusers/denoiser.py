@@ -19,7 +19,7 @@ from diffloom.schedule import Schedule
 from diffloom.space import Space
 from diffloom_diffusers import taps
 from diffloom_diffusers.examples import networks
-from diffloom_diffusers.folder import described, loaded, made
+from diffloom_diffusers.folder import described, loaded, made, weight_files
 from diffloom_diffusers.layouts import identical
 from diffloom_diffusers.wiring import Wiring
 
@@ -67,6 +67,7 @@ class DiffusersDenoiser(Denoiser):
         place, config = described(folder, _PLACES)
         self.where = str(place)
         self.network: Any = loaded(place, config, variant) if pretrained else made(config, self.where)
+        self.weight_files = weight_files(place, variant) if pretrained else ()
         self.wiring = Wiring.of(self.network, space.channels, self.where)
         self.schedule, self.time, self.time_scale = schedule, time, time_scale
         found = _probe(json.dumps(config), space, self.where)

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -81,10 +82,10 @@ def loaded(folder: Path, config: dict[str, Any], variant: str | None) -> nn.Modu
         CheckpointError: Where the weights are missing, damaged, pickled, or not those of the config.
     """
     if torch.get_default_device().type == "meta":
-        _present(folder, variant)
+        weight_files(folder, variant)
         return made(config, str(folder))
     cls = model_class(config, str(folder))
-    _present(folder, variant)
+    weight_files(folder, variant)
     try:
         model, found = cls.from_pretrained(
             str(folder),
@@ -108,17 +109,21 @@ def loaded(folder: Path, config: dict[str, Any], variant: str | None) -> nn.Modu
     return model  # type: ignore[no-any-return]  # diffusers is untyped
 
 
-def _present(folder: Path, variant: str | None) -> None:
-    """Refuse a folder without safetensors of the variant, before a network is made for them."""
-    ending = f".{variant}.safetensors" if variant else ".safetensors"
-    index = f".safetensors.index.{variant}.json" if variant else ".safetensors.index.json"
-    files = [file.name for file in sorted(folder.iterdir()) if file.is_file()]
-    if any(name.endswith((ending, index)) or (variant and f".{variant}-0" in name) for name in files):
-        return
+def weight_files(folder: Path, variant: str | None) -> tuple[Path, ...]:
+    """Return the safetensors files of a model, one or several.
+
+    Raises:
+        CheckpointError: Where there are none of the variant.
+    """
+    middle = rf"\.{re.escape(variant)}(-\d+-of-\d+)?" if variant else ""
+    files = [file for file in sorted(folder.iterdir()) if file.is_file()]
+    found = tuple(file for file in files if re.fullmatch(rf"[^.]+{middle}\.safetensors", file.name))
+    if found:
+        return found
     raise CheckpointError(
         "there are no weights in this folder",
         where=str(folder),
-        expected=f"a file *{ending}, or several with an index",
-        got=", ".join(files),
+        expected=f"*.{variant}.safetensors" if variant else "*.safetensors",
+        got=", ".join(file.name for file in files),
         remedy="pickled weights are not read: `diffloom import` turns them into safetensors",
     )

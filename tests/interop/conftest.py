@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from diffloom.vision_compat import ensure_torchvision
 from diffloom_diffusers.examples import autoencoders, networks
+
+ensure_torchvision()  # diffusers' models import it
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 """The plugin enters by the door of strangers: public names only, a clear word where diffusers is missing, contracts."""
 
 import ast
+import hashlib
 import json
 import subprocess
 import sys
@@ -115,6 +116,12 @@ hooks: []
     assert images.shape == (2, 1, 8, 8)
     alone = system.sample(seeds=[2], batch={"label": torch.tensor([8])})
     torch.testing.assert_close(images[1:], alone, rtol=1e-5, atol=1e-5)
+    run = diffloom.Run(diffloom.load("foreign.yaml"))
+    assert run.system is not None
+    kept = (run.directory / "recipe.lock.yaml").read_text()
+    for name in ("unet", "vae"):
+        weights = Path("p", name, "diffusion_pytorch_model.safetensors").read_bytes()
+        assert hashlib.sha256(weights).hexdigest() in kept
     Path("p/unet/config.json").write_text(json.dumps({"_class_name": "UNet2DModel", "in_channels": 7, **steps}))
     refused = CliRunner().invoke(app, ["check", "foreign.yaml"])
     assert refused.exit_code != 0

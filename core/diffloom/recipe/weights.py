@@ -11,7 +11,7 @@ from diffloom.errors import CheckpointError
 from diffloom.layout import Layout, layouts_of
 from diffloom.paths import expand
 from diffloom.recipe.settings import ModuleSettings
-from diffloom.stored import stored
+from diffloom.stored import digest, stored
 
 Tensors = dict[str, Tensor]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -45,8 +45,11 @@ class Weights:
         Raises:
             CheckpointError: Where the file is missing, damaged, or of another network.
         """
+        files = getattr(part, "weight_files", ())
         if settings.weights is not None:
             self._load(part, settings.weights, role, path)
+        elif files and not self.pretend:
+            self.hashes[path] = digest(files)
         if settings.freeze:
             part.requires_grad_(False)
 
