@@ -37,6 +37,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             picture.save(tmp_path / "ivf" / part / f"roadscene_{number}.png")
     monkeypatch.setenv("DIFFLOOM_DATA", str(tmp_path))
     monkeypatch.setenv("CIFAR10", str(tmp_path / "cifar"))
+    monkeypatch.setenv("OPENIMAGES", str(tmp_path / "cifar"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
