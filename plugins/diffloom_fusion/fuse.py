@@ -31,6 +31,7 @@ from diffloom_fusion.rules import PAIR
 Weight = Annotated[float, Field(ge=0)]
 
 _GIB = 2**30
+_MOST = 6.0  # of a logit: a weight lies between 0.0025 and 0.9975
 
 
 class Fuse(Blend):
@@ -174,7 +175,9 @@ class Fuse(Blend):
         if self.output == "colour":
             return torch.tanh(said)
         light, fused = grey(first), first
-        shares = dict(zip(self.modalities[1:], torch.split(torch.sigmoid(said), 1, 1), strict=False))
+        # bounded, so that a pixel decided one way can still learn to be decided the other way
+        logits = _MOST * torch.tanh(said / _MOST)
+        shares = dict(zip(self.modalities[1:], torch.split(torch.sigmoid(logits), 1, 1), strict=False))
         for key, other in others.items():
             fused = fused + shares[key] * (grey(other) - light) / len(others)
         return fused

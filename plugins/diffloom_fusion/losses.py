@@ -16,6 +16,7 @@ from diffloom_fusion.rules import window_mean
 Target = Literal["max", "mean", "luma-max", "salient", "active"]
 
 _WINDOW = 8  # radius, in pixels
+_CLEARLY = 0.1  # brighter, in [−1, 1]
 _SOBEL = ((-1.0, 0.0, 1.0), (-2.0, 0.0, 2.0), (-1.0, 0.0, 1.0))
 
 
@@ -25,8 +26,8 @@ def target(rule: Target, first: Tensor, others: Sequence[Tensor]) -> Tensor:
     `max` is the brightest of each channel (eq. 9); `mean` the mean. `luma-max` adds to every channel of the first
     modality what its luma lacks to the brightest, which keeps colour differences. `salient` adds of that the share by
     which the others stand out from their own image: w = clamp((S − mean S)/(max S − mean S), 0, 1) of each image S, so
-    that only what is bright among its like is taken. `active` adds it whole, but only where another modality's edges
-    are stronger than the first's in a window of 17×17: it has more to show there than brightness.
+    that only what is bright among its like is taken. `active` adds it whole, but only where another modality
+    is clearly brighter and its edges are stronger than the first's in a window of 17×17: it has more to show there.
 
     Args:
         rule: Which.
@@ -42,7 +43,8 @@ def target(rule: Target, first: Tensor, others: Sequence[Tensor]) -> Tensor:
         if rule == "salient":
             share = standing_out(other)
         elif rule == "active":
-            share = (window_mean(gradient(other) - gradient(light), _WINDOW) > 0).to(light.dtype)
+            busier = window_mean(gradient(other) - gradient(light), _WINDOW) > 0
+            share = (busier & (other - light > _CLEARLY)).to(light.dtype)
         lifted = torch.maximum(lifted, share * (other - light))
     return first + lifted
 
