@@ -96,7 +96,7 @@ class _Builder:
             prediction=self._prediction(),
             conditioning={name: _conditioning(config) for name, config in self.recipe.conditioners.items()},
             precision=getattr(torch, self.recipe.header.precision),
-            prompts=dataset_prompts(dataset, needs),
+            prompts=dataset_prompts(self._held_out() if task.paired else dataset, needs),
             sample_batch=self.recipe.header.sample.batch,
             window=self.recipe.header.sample.window,
         )
@@ -110,6 +110,13 @@ class _Builder:
             conditioners=conditioners,
         )
         return Built(system, dataset, dict(self.weights.hashes))
+
+    def _held_out(self) -> Dataset:
+        """Return the data that answers are shown on: held-out ones, where the recipe names them."""
+        config = self.recipe.held_out
+        if config is None:
+            return cast(Dataset, self.parts[Dataset])
+        return cast(Dataset, self._fitting("eval.held_out", lambda: self.recipe.registry.instantiate(config, {})))
 
     def _optional(self, role: str, interface: type) -> object | None:
         if self.recipe.part(role) is None:
