@@ -21,6 +21,7 @@ from diffloom.task import Task
 from diffloom_ldm.tasks.restoration import Restoration
 from diffloom_stablesr.colour import Correction, corrected
 from diffloom_stablesr.time_aware import TimeAwareSFT
+from diffloom_stablesr.wrapping import FeatureWrapping
 
 
 class StableSR(Restoration):
@@ -67,8 +68,10 @@ class StableSR(Restoration):
         codes = system.codes({**batch, guide.key: padded}, noise)
         begin = cast(Tensor, codes[name])
         x0 = begin if self.start == "low_res" else torch.zeros_like(begin)
-        made = system.autoencoder.decode(system.walk(batch, noise, x0=x0, codes=codes))
-        made = corrected(made, guide.enlarged(padded), self.colour)
+        z, large = system.walk(batch, noise, x0=x0, codes=codes), guide.enlarged(padded)
+        part = system.autoencoder
+        made = part.restore(z, large) if isinstance(part, FeatureWrapping) else part.decode(z)
+        made = corrected(made, large, self.colour)
         height, width = (side * guide.scale for side in small.shape[2:])
         return {"image": made[..., :height, :width].clamp(-1, 1)}
 

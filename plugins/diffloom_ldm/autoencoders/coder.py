@@ -4,7 +4,7 @@ Levels halve the map. The encoder has `blocks` residual blocks per level, the de
 residual stand in the middle of both. Blocks know no time, normalisations have eps 1e-6, there is no final tanh.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffloom_nets import Conv2d, Downsample, GroupNorm, SelfAttention, Upsample, group_count
+
+Edit = Callable[[int, Tensor], Tensor]
 
 
 class Block(nn.Module):
@@ -140,10 +142,19 @@ class Encoder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the moments, (B, C, H, W) → (B, out, H/stride, W/stride)."""
-        h = self.stem(x)
-        for step in (*self.down, *self.middle):
+        h = self.features(x)[-1]
+        for step in self.middle:
             h = step(h)
         return cast(Tensor, self.head(self.norm(h), silu=True))
+
+    def features(self, x: Tensor) -> list[Tensor]:
+        """Return what each level makes of images, before the map is halved: the finest first."""
+        h, maps = self.stem(x), []
+        for step in self.down:
+            if isinstance(step, Downsample):
+                maps.append(h)
+            h = step(h)
+        return [*maps, h]
 
     def _down(self, plan: Architecture) -> Iterator[nn.Module]:
         channels = plan.widths[0]
@@ -169,14 +180,23 @@ class Decoder(nn.Module):
         self.stem = Conv2d(channels, plan.widths[-1], 3, padding=1)
         self.middle = nn.ModuleList(plan.centre())
         self.up = nn.ModuleList(self._up(plan))
+        self.levels = len(plan.widths)
         self.norm = plan.norm(plan.widths[0])
         self.head = Conv2d(plan.widths[0], out, 3, padding=1)
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Return the images, (B, c, h, w) → (B, out, h · stride, w · stride)."""
-        h = self.stem(z)
+    def forward(self, z: Tensor, edit: Edit | None = None) -> Tensor:
+        """Return the images, (B, c, h, w) → (B, out, h · stride, w · stride).
+
+        Args:
+            z: Latents, not scaled.
+            edit: `edit(level, h)` gives the map that takes the place of what a level, 0 the finest, made.
+        """
+        h, level = self.stem(z), self.levels - 1
         for step in (*self.middle, *self.up):
+            if isinstance(step, Upsample):
+                h, level = h if edit is None else edit(level, h), level - 1
             h = step(h)
+        h = h if edit is None else edit(level, h)
         return cast(Tensor, self.head(self.norm(h), silu=True))
 
     def _up(self, plan: Architecture) -> Iterator[nn.Module]:

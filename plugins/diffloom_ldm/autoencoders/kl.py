@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from diffloom.autoencoder import Posterior, Scale, ScaledAutoencoder
 from diffloom.layout import Layout
 from diffloom.space import Space
-from diffloom_ldm.autoencoders.coder import Architecture, Decoder, Encoder
+from diffloom_ldm.autoencoders.coder import Architecture, Decoder, Edit, Encoder
 from diffloom_ldm.autoencoders.layouts import coder_layouts
 from diffloom_nets import Conv2d
 
@@ -79,9 +79,9 @@ class KL(ScaledAutoencoder):
         """Return the posterior whose mean and log-variance are the halves of `moments`."""
         return Posterior(*moments.chunk(2, 1))
 
-    def picture(self, raw: Tensor) -> Tensor:
-        """Return images (B, C, H, W) for raw latents (B, latent, H/stride, W/stride)."""
-        return cast(Tensor, self.decoder(self.unquant(raw)))
+    def picture(self, raw: Tensor, edit: Edit | None = None) -> Tensor:
+        """Return images (B, C, H, W) for raw latents (B, latent, H/stride, W/stride); see `Decoder` for `edit`."""
+        return cast(Tensor, self.decoder(self.unquant(raw), edit))
 
     def layouts(self) -> Sequence[Layout]:
         """Return those of diffusers' AutoencoderKL and of latent diffusion's own files."""
