@@ -3,7 +3,8 @@
     F_m = F_d + w · C(F_e, F_d; θ),    w ∈ [0, 1]
 
 at the levels that are neither the finest nor the coarsest: F_d is what the decoder made, F_e what the encoder saw of
-the enlarged small image at that level. Small w trusts the diffusion model, large w the image; w = 0 is the plain decoder.
+the enlarged small image at that level. Small w trusts the diffusion model, large w the image; with w = 0 it is the
+plain decoder.
 """
 
 from collections.abc import Mapping, Sequence
