@@ -18,6 +18,14 @@ RECIPES = sorted(shipped())
 SIZES = {
     "sd15": {"denoiser": 859_520_964, "autoencoder": 83_653_863},
     "sd21": {"denoiser": 865_910_724, "autoencoder": 83_653_863},
+    "ldm-celebahq": {"denoiser": 274_056_163, "autoencoder": 55_322_782},
+    "ldm-churches": {"denoiser": 294_966_916},
+    "ldm-imagenet": {"denoiser": 400_920_579, "conditioners.class": 512_512},
+    "ldm-text": {"denoiser": 872_300_484, "conditioners.caption": 542_895_360},
+    "ldm-layout": {"denoiser": 246_277_379, "conditioners.layout": 54_656_000},
+    "ldm-semantic": {"denoiser": 215_229_315, "conditioners.map": 546},
+    "ldm-inpaint": {"denoiser": 387_245_827, "autoencoder": 53_219_486},
+    "ldm-super-resolution": {"denoiser": 113_622_563},
 }
 _RUN = re.compile(r"run:([\w-]+)")
 
@@ -30,6 +38,25 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             folder = tmp_path / name / f"class{c:02}"
             folder.mkdir(parents=True)
             Image.new("RGB", (40, 36), (20 * c, 100, 50)).save(folder / "one.png")
+    for name, classes in (("celebahq", 1), ("churches", 1), ("places", 1), ("imagenet", 2), ("laion", 1)):
+        for c in range(classes):
+            folder = tmp_path / name / str(c)
+            folder.mkdir(parents=True)
+            Image.new("RGB", (40, 36)).save(folder / "one.png")
+            (folder / "one.txt").write_text("a caption")
+    for name, parts in (
+        ("segmentation", "image mask"),
+        ("layout", "image mask"),
+        ("landscapes", "image mask"),
+        ("disaster", "pre post"),
+    ):
+        for part in parts.split():
+            (tmp_path / name / part).mkdir(parents=True)
+            for number in range(8):
+                picture = Image.new("L", (128, 128), number % 3).convert("L" if part == "mask" else "RGB")
+                picture.save(tmp_path / name / part / f"{number}.png")
+    lines = [json.dumps({"name": str(number), "caption": f"scene {number}"}) for number in range(8)]
+    (tmp_path / "disaster" / "captions.jsonl").write_text("\n".join(lines))
     for part, mode in (("vis", "RGB"), ("ir", "L")):
         (tmp_path / "ivf" / part).mkdir(parents=True)
         for number in range(20):
