@@ -5,7 +5,7 @@
     samples/step-00001500.json             the seeds and what was asked: enough to draw the same again
 
 An answer under another key than `image` has a picture of its own, `step-NNNNNNNN-KEY.png`. What a paired task was
-given, such as a low-resolution image, stands beside its answer in `step-NNNNNNNN-given.png`.
+given, such as a low-resolution image, and the true image stand beside its answer in `step-NNNNNNNN-given.png`.
 """
 
 import io
@@ -66,7 +66,7 @@ def draw(run: "Run", outputs: Mapping[str, Any]) -> dict[str, "Image"]:
         pictures[key] = grid(images, columns, _heads(run, batch, len(images), columns), bands=bands)
     if "trajectory" in outputs:
         pictures["trajectory"] = trajectory(outputs["trajectory"], bands=bands)
-    given = {key: value for key, value in batch.items() if _is_images(value)}
+    given = {f"true {key}" if key in answers else key: v for key, v in batch.items() if _is_images(v)}
     if given and answers:
         pictures["given"] = beside({**given, **answers}, bands)
     return pictures
