@@ -15,7 +15,8 @@ _FEWEST_CHANNELS = 96  # for Winograd: fewer cost less than its transforms
 _SMALLEST_SIDE = 16  # of a map in inference: smaller ones do not repay keeping four times the weights
 _MOST_WEIGHTS = 1 << 18  # in · out in inference: at most 36 MiB are kept per layer
 _FEWEST_TILES = 128  # of a batch in training, where the weights are transformed at every step
-_FEWEST_UNKEPT = 64  # of a batch in inference, where they are because they are too many to be kept
+_MOST_TILES = 256  # of a batch in inference for which transformed weights are kept: more repay doing it again
+_FEWEST_UNKEPT = 64  # for which weights that are too many to be kept are transformed every time
 _MOST_KEPT = 1 << 21  # weights that are kept a second time, in the layout that convolves fastest
 _MOST_PIXELS = 512  # of a batch's output that is computed as one product of matrices
 
@@ -84,11 +85,12 @@ class Conv2d(nn.Conv2d):
         compute = arithmetic(dtype)
         bias = None if bias is None else bias.to(compute)
         if self._minimal and compute == torch.float32:
-            if self.in_channels * self.out_channels <= _MOST_WEIGHTS and min(x.shape[2:]) >= _SMALLEST_SIDE:
+            small, tiles = self.in_channels * self.out_channels <= _MOST_WEIGHTS, x.numel() // self.in_channels // 16
+            if tiles >= (_MOST_TILES if small else _FEWEST_UNKEPT):
+                return winograd.transient(x.to(dtype), self.weight, bias, silu=silu)
+            if small and min(x.shape[2:]) >= _SMALLEST_SIDE:
                 filters = self._prepared.get(self.weight, "winograd", lambda: winograd.transform(self.weight))
                 return winograd.products(x.to(dtype), filters, bias, silu=silu)
-            if self.weight.numel() > _MOST_KEPT and x.numel() >= _FEWEST_UNKEPT * 16 * self.in_channels:
-                return winograd.transient(x.to(dtype), self.weight, bias, silu=silu)
         x = functional.silu(x, inplace=True) if silu else x
         x = x.to(compute).contiguous(memory_format=torch.channels_last)
         return self._convolve(x, bias).to(dtype)

@@ -5,7 +5,8 @@ Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A  for an output tile Y (4×4), a filter g 
 The points of the underlying polynomials are 0, ±2/3, ±3/2, ∞: the usual 0, ±1, ±2 lose twice as many digits.
 
 Maps are (B, C, H, W) on a CPU, best in channels_last; a convolution pads by one and keeps H and W; arithmetic is
-float32. Batches are worked off in pieces, in buffers that are kept: fresh pages would cost as much as the products.
+float32. Batches and large maps are worked off in pieces, in buffers that are kept: fresh pages would cost as much as
+the products.
 """
 
 import threading
@@ -63,19 +64,27 @@ def _products(
     batch, _, height, width = x.shape
     down, across = _tiles(height), _tiles(width)
     out = x.new_empty(batch, down, _TILE, across, _TILE, channels)
-    for piece in _pieces(batch, down * across):
-        data = _data(_framed(x[piece], silu))
-        for part, filters in parts():
-            count = filters.shape[2]
-            sums = torch.bmm(data, filters, out=_buffer("sums", *data.shape[:2], count))
-            maps = torch.mm(_output_matrix(), sums.flatten(1), out=_buffer("maps", _TILE**2, data.shape[1] * count))
-            maps = maps.view(_TILE, _TILE, -1, down, across, count).permute(2, 3, 0, 4, 1, 5)
-            target = out[piece][..., part]
+    bands, data = list(_bands(batch, down, across)), None
+    for part, filters in parts():
+        for items, rows in bands:
+            if data is None or len(bands) > 1:
+                data = _data(_framed(x[items], silu, rows))
+            target = out[items, rows][..., part]
+            maps = _maps(data, filters).view(_TILE, _TILE, target.shape[0], -1, across, target.shape[-1])
+            maps = maps.permute(2, 3, 0, 4, 1, 5)
             if bias is None:
                 target.copy_(maps)
             else:
                 torch.add(maps, bias[part], out=target)
-    return out.view(batch, down * _TILE, across * _TILE, channels)[:, :height, :width].permute(0, 3, 1, 2)
+    out = out.view(batch, down * _TILE, across * _TILE, channels)[:, :height, :width].permute(0, 3, 1, 2)
+    return out.contiguous(memory_format=torch.channels_last)
+
+
+def _maps(data: Tensor, filters: Tensor) -> Tensor:
+    """Return Aᵀ [filters ⊙ data] A, (16, tiles · out), in a buffer; frame and tiles are no longer needed then."""
+    shape = *data.shape[:2], filters.shape[2]
+    sums = torch.bmm(data, filters, out=_buffer("tiles", *shape))
+    return torch.mm(_output_matrix(), sums.flatten(1), out=_buffer("frame", _TILE**2, shape[1] * shape[2]))
 
 
 def _parts(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
@@ -143,13 +152,20 @@ def _weight_gradient(x: Tensor, grad: Tensor, like: Tensor) -> Tensor:
     return torch.empty_like(like).copy_(taps.view(3, 3, out, channels).permute(2, 3, 0, 1))
 
 
-def _framed(x: Tensor, silu: bool = False) -> Tensor:
-    """Return x, or silu(x), with zeros around it up to whole tiles, (B, H′ + 2, W′ + 2, C), in a buffer."""
+def _framed(x: Tensor, silu: bool = False, rows: slice | None = None) -> Tensor:
+    """Return x, or silu(x), with zeros around it up to whole tiles, (B, H′ + 2, W′ + 2, C), in a buffer.
+
+    Where `rows` of tiles are given, only they are there, with one row of pixels more above and below.
+    """
     batch, channels, height, width = x.shape
-    frame = _buffer("frame", batch, _tiles(height) * _TILE + 2, _tiles(width) * _TILE + 2, channels)
-    for edge in (frame[:, :1], frame[:, height + 1 :], frame[:, :, :1], frame[:, :, width + 1 :]):
+    rows = rows or slice(0, _tiles(height))
+    top, bottom = rows.start * _TILE - 1, rows.stop * _TILE + 1
+    frame = _buffer("frame", batch, bottom - top, _tiles(width) * _TILE + 2, channels)
+    first, last = max(top, 0), min(bottom, height)
+    for edge in (frame[:, : first - top], frame[:, last - top :], frame[:, :, :1], frame[:, :, width + 1 :]):
         edge.zero_()
-    inside = frame[:, 1 : height + 1, 1 : width + 1].permute(0, 3, 1, 2)
+    inside = frame[:, first - top : last - top, 1 : width + 1].permute(0, 3, 1, 2)
+    x = x[:, :, first:last]
     if silu and x.dtype == frame.dtype:
         torch.ops.aten.silu.out(x, out=inside)
     else:
@@ -171,6 +187,16 @@ def _pieces(batch: int, tiles: int) -> Iterator[slice]:
     """Yield slices of a batch whose items have so many tiles each."""
     step = max(1, _PIECE // tiles)
     return (slice(first, first + step) for first in range(0, batch, step))
+
+
+def _bands(batch: int, down: int, across: int) -> Iterator[tuple[slice, slice]]:
+    """Yield pieces of a batch, each some items and some of their rows of tiles."""
+    step = max(1, _PIECE // across)
+    for items in _pieces(batch, down * across):
+        if down <= step:
+            yield items, slice(0, down)
+        else:
+            yield from ((items, slice(first, min(first + step, down))) for first in range(0, down, step))
 
 
 def _tiles(side: int) -> int:

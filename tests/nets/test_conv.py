@@ -66,6 +66,42 @@ def test_bfloat16_stays_bfloat16(autocast: bool) -> None:
     assert (out - expected).norm() < 0.01 * expected.norm()
 
 
+LARGE = [  # more weights than are kept twice: as one product, by Winograd on the fly, as they come
+    (1280, 256, 3, 1, 1, 8, 8),
+    (1280, 256, 3, 2, 1, 8, 6),
+    (1280, 256, 3, 2, 0, 9, 9),
+    (1280, 1700, 1, 1, 0, 24, 25),
+    (640, 640, 3, 1, 1, 32, 32),
+    (640, 640, 3, 1, 1, 34, 30),
+    (640, 640, 3, 2, 1, 64, 64),
+]
+
+
+@pytest.mark.parametrize("shape", LARGE)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_large_weights_are_not_kept_twice(shape: tuple[int, ...], dtype: torch.dtype) -> None:
+    conv, x = layer(*shape), torch.randn(2, shape[0], *shape[5:])
+    shift = torch.randn(1, shape[1])
+    expected = plain(conv, functional.silu(x)) + shift[:, :, None, None]
+    conv = conv.to(dtype)
+    with torch.inference_mode():
+        out = conv(x.to(dtype), shift.to(dtype), silu=True)
+    assert out.dtype == dtype
+    assert out.is_contiguous(memory_format=torch.channels_last)
+    assert (out - expected).norm() < (0.01 if dtype == torch.bfloat16 else 1e-5) * expected.norm()
+    assert not conv._prepared
+
+
+def test_winograd_in_parts_is_winograd(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    x, weight, bias = torch.randn(2, 8, 10, 12), torch.randn(13, 8, 3, 3), torch.randn(13)
+    expected = winograd.products(x, winograd.transform(weight), bias)
+    for most in (1, 36 * 8 * 5, 1 << 24):
+        monkeypatch.setattr(winograd, "_MOST_FILTERS", most)
+        assert torch.allclose(winograd.transient(x, weight, bias), expected, atol=1e-4)
+        assert torch.allclose(winograd.transient(x, weight, None), expected - bias[:, None, None], atol=1e-4)
+
+
 def changed_in_place(conv: Conv2d) -> None:
     with torch.no_grad():
         conv.weight.mul_(-2)

@@ -1,0 +1,120 @@
+"""Attention and transformers: closed forms, masks, and what is projected once."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+from torch.nn import functional
+
+from diffloom.condition import Condition
+from diffloom_nets import CrossAttention, FeedForward, Linear, SpatialTransformer, TransformerBlock, attend
+from tests.unet.parity import scramble
+
+
+def plainly(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor) -> Tensor:
+    """softmax(QKᵀ/√d) V, head by head, in float64."""
+    found = []
+    for a, b, c in zip(*(x.double().chunk(heads, -1) for x in (q, k, v)), strict=True):
+        scores = a @ b.mT / a.shape[-1] ** 0.5
+        found.append(torch.softmax(scores.masked_fill(~mask[:, None], -torch.inf), -1) @ c)
+    return torch.cat(found, -1)
+
+
+@given(st.integers(1, 3), st.integers(1, 4), st.integers(1, 20), st.integers(1, 9), st.booleans())
+def test_attention_is_its_formula(batch: int, heads: int, tokens: int, others: int, gradients: bool) -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(batch, tokens, 4 * heads), *torch.randn(2, batch, others, 4 * heads)
+    mask = torch.rand(batch, others) < 0.7
+    mask[:, 0] = True
+    with torch.set_grad_enabled(gradients):
+        assert torch.allclose(attend(q, k, v, heads, mask).double(), plainly(q, k, v, heads, mask), atol=1e-5)
+        everyone = torch.ones_like(mask)
+        assert torch.allclose(attend(q, k, v, heads).double(), plainly(q, k, v, heads, everyone), atol=1e-5)
+
+
+@pytest.mark.parametrize("inference", [False, True])
+def test_where_no_token_counts_nothing_is_found(inference: bool) -> None:
+    layer = scramble(CrossAttention(8, 5, heads=2))
+    told = Condition(context=torch.randn(2, 3, 5), context_mask=torch.tensor([[False] * 3, [True] * 3]))
+    with torch.inference_mode(inference):
+        out = layer(torch.randn(2, 4, 8), told)
+        assert torch.allclose(out[0], layer.proj.bias.expand(4, 8), atol=1e-6)
+        assert not torch.allclose(out[1], layer.proj.bias.expand(4, 8), atol=1e-2)
+
+
+def test_what_was_projected_before_is_used_and_joined_as_tokens_are() -> None:
+    layer = scramble(CrossAttention(8, 5, heads=2, name="it"))
+    first, second = Condition(context=torch.randn(2, 3, 5)), Condition(context=torch.randn(2, 4, 5))
+
+    def prepared(told: Condition) -> Condition:
+        assert told.context is not None
+        return replace(told, projected={"it": layer.project(told.context)})
+
+    x = torch.randn(2, 6, 8)
+    expected = layer(x, first | second)
+    assert torch.allclose(layer(x, prepared(first) | prepared(second)), expected, atol=1e-6)
+    assert (prepared(first) | prepared(second)).projected["it"].shape == (2, 7, 16)
+    assert torch.allclose(layer(x, prepared(first) | second), expected, atol=1e-6)
+    assert not (prepared(first) | second).projected
+    assert torch.equal(layer(x, prepared(first) | Condition(vector=x)), layer(x, prepared(first)))
+
+
+def test_no_context_is_told() -> None:
+    with pytest.raises(ValueError, match="no context"):
+        CrossAttention(8, 5, heads=2)(torch.randn(1, 2, 8), Condition())
+
+
+@pytest.mark.parametrize("heads", [3, 16])
+def test_heads_that_cannot_share_are_refused(heads: int) -> None:
+    with pytest.raises(ValueError, match=f"{heads} heads cannot share 8"):
+        CrossAttention(8, 5, heads=heads)
+
+
+def test_the_feed_forward_layer_is_gated_by_the_second_half() -> None:
+    layer, x = scramble(FeedForward(6)), torch.randn(2, 3, 6)
+    value, gate = (x @ layer.expand.weight.T + layer.expand.bias).chunk(2, -1)
+    erf = gate * 0.5 * (1 + torch.erf(gate / 2**0.5))
+    assert torch.allclose(layer(x), (value * erf) @ layer.contract.weight.T + layer.contract.bias, atol=1e-5)
+
+
+def test_a_transformer_starts_as_the_identity() -> None:
+    layer = SpatialTransformer(8, 5, heads=2, depth=2)
+    h, told = torch.randn(2, 8, 4, 6), Condition(context=torch.randn(2, 3, 5))
+    assert torch.equal(layer(h, told), h)
+    assert not torch.allclose(scramble(layer)(h, told), h, atol=1e-2)
+    assert [m.name for m in layer.modules() if isinstance(m, CrossAttention)] == ["cross.0", "cross.1"]
+
+
+def test_a_block_is_three_residual_branches_in_order() -> None:
+    block = scramble(TransformerBlock(8, 5, heads=2))
+    x, told = torch.randn(2, 4, 8), Condition(context=torch.randn(2, 3, 5))
+    y = x + block.attend(block.norm1(x))
+    y = y + block.cross(block.norm2(y), told)
+    assert torch.allclose(block(x, told), y + block.feed(block.norm3(y)), atol=1e-6)
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_the_linear_layer_is_torch_s(bias: bool) -> None:
+    layer, x = Linear(6, 10, bias=bias), torch.randn(3, 4, 6)
+    assert layer.weight.shape == (10, 6)
+    assert layer.weight.t().is_contiguous()
+    expected = functional.linear(x, layer.weight, layer.bias)
+    assert torch.allclose(layer(x), expected, atol=1e-6)
+    with torch.inference_mode():
+        assert torch.allclose(layer(x), expected, atol=1e-6)
+        low = layer.bfloat16()
+        assert low(x.bfloat16()).dtype == torch.bfloat16
+        assert (low(x.bfloat16()) - expected).norm() < 0.02 * expected.norm()
+        with torch.autocast("cpu", torch.bfloat16):
+            assert low(x).dtype == torch.bfloat16
+
+
+def test_attention_in_bfloat16_stays_bfloat16() -> None:
+    q, k, v = torch.randn(3, 2, 5, 8)
+    with torch.inference_mode():
+        low = attend(q.bfloat16(), k.bfloat16(), v.bfloat16(), 2)
+        assert low.dtype == torch.bfloat16
+        assert (low - attend(q, k, v, 2)).norm() < 0.02 * attend(q, k, v, 2).norm()
