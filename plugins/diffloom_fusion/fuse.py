@@ -31,7 +31,6 @@ from diffloom_fusion.rules import PAIR
 Weight = Annotated[float, Field(ge=0)]
 
 _GIB = 2**30
-_MOST = 6.0  # of a logit: a weight lies between 0.0025 and 0.9975
 
 
 class Fuse(Blend):
@@ -175,9 +174,7 @@ class Fuse(Blend):
         if self.output == "colour":
             return torch.tanh(said)
         light, fused = grey(first), first
-        # bounded, so that a pixel decided one way can still learn to be decided the other way
-        logits = _MOST * torch.tanh(said / _MOST)
-        shares = dict(zip(self.modalities[1:], torch.split(torch.sigmoid(logits), 1, 1), strict=False))
+        shares = dict(zip(self.modalities[1:], torch.split(_held(said + 0.5), 1, 1), strict=False))
         for key, other in others.items():
             fused = fused + shares[key] * (grey(other) - light) / len(others)
         return fused
@@ -228,6 +225,11 @@ class Fuse(Blend):
         none = ~torch.stack(list(there.values())).any(0)
         first = next(iter(given))
         return {**there, first: there[first] | none}
+
+
+def _held(weights: Tensor) -> Tensor:
+    """Return weights held to [0, 1], with the gradient of those that are not: a pixel once decided can still change."""
+    return weights + (weights.clamp(0, 1) - weights).detach()
 
 
 def _patterns(present: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, list[str]]]:
