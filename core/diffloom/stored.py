@@ -53,7 +53,7 @@ class Stored:
     def config(self) -> dict[str, Any]:
         """Return what config.json beside the weights says; nothing where there is none."""
         file = (self.path if self.path.is_dir() else self.path.parent) / "config.json"
-        return _json(file) if file.is_file() else {}
+        return read_json(file) if file.is_file() else {}
 
 
 def digest(files: Iterable[Path]) -> str:
@@ -117,7 +117,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _shards(index: Path) -> list[Path]:
-    names = sorted(set(_json(index).get("weight_map", {}).values()))
+    names = sorted(set(read_json(index).get("weight_map", {}).values()))
     if not names:
         raise CheckpointError("this index of shards names no file", where=str(index))
     missing = [name for name in names if not (index.parent / name).is_file()]
@@ -161,7 +161,8 @@ def _refuse_pickle(path: Path) -> None:
         )
 
 
-def _json(file: Path) -> dict[str, Any]:
+def read_json(file: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; CheckpointError where it cannot be read or holds something else."""
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -62,7 +62,7 @@ class StableSR(Restoration):
         Raises:
             IncompatibleParts: No conditioner, or more than one, looks at the small image.
         """
-        name, guide = _guide(system)
+        name, guide = guide_of(system)
         small: Tensor = batch[guide.key]
         padded = mirrored(small, self._multiple(system, guide))
         codes = system.codes({**batch, guide.key: padded}, noise)
@@ -93,7 +93,8 @@ def mirrored(image: Tensor, multiple: int) -> Tensor:
     return image
 
 
-def _guide(system: System) -> tuple[str, TimeAwareSFT]:
+def guide_of(system: System) -> tuple[str, TimeAwareSFT]:
+    """Return the conditioner that looks at the small image, and its name; IncompatibleParts unless there is one."""
     found = [(name, part) for name, part in system.conditioners.items() if isinstance(part, TimeAwareSFT)]
     if len(found) != 1:
         raise IncompatibleParts(
