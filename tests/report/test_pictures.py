@@ -183,9 +183,9 @@ def test_answers_under_other_keys_and_what_was_given_are_drawn_too(tmp_path: Pat
 
 
 def test_the_true_image_stands_beside_its_answer(tmp_path: Path) -> None:
-    true, answer = levels(3, 3, 16, 16), levels(3, 3, 16, 16).flip(0)
+    true, answer = levels(3, 3, 64, 64), levels(3, 3, 64, 64).flip(0)
     sampled(tmp_path, {"image": answer, "seeds": range(3), "batch": {"image": true}})
     given = Image.open(tmp_path / "samples/step-00000030-given.png")
     for row in range(3):
-        assert np.array_equal(tile(given, row * 2, 2, (16, 16)), as_bytes(true)[row].transpose(1, 2, 0))
-        assert np.array_equal(tile(given, row * 2 + 1, 2, (16, 16)), as_bytes(answer)[row].transpose(1, 2, 0))
+        assert np.array_equal(tile(given, row * 2, 2, (64, 64)), as_bytes(true)[row].transpose(1, 2, 0))
+        assert np.array_equal(tile(given, row * 2 + 1, 2, (64, 64)), as_bytes(answer)[row].transpose(1, 2, 0))
