@@ -56,7 +56,12 @@ LATENT_NETWORKS: dict[str, tuple[int, int, dict[str, Any], int]] = {
         {**RESIDUAL, "channels": 192, "multipliers": (1, 2, 2, 4, 4), "attention": (32, 16, 8, 4), "scale_shift": True},
         294_966_916,
     ),
-    "cin256-v2": (3, 64, {**DEEP, "channels": 192, "multipliers": (1, 2, 3, 5), "context": 512}, 400_920_579),
+    "cin256-v2": (
+        3,
+        64,
+        {**DEEP, "channels": 192, "multipliers": (1, 2, 3, 5), "head_width": None, "context": 512},
+        400_920_579,
+    ),
     "cin f8": (
         4,
         32,
