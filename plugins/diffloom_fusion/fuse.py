@@ -25,6 +25,7 @@ from diffloom_fusion import losses
 from diffloom_fusion.blend import Blend, grey
 from diffloom_fusion.features import Spread, chosen, extract, padded, times
 from diffloom_fusion.head import FusionHead
+from diffloom_fusion.held import held
 from diffloom_fusion.kept import Kept, Maps, view
 from diffloom_fusion.rules import PAIR
 
@@ -89,6 +90,8 @@ class Fuse(Blend):
         self.channels = _widths(self.modalities, known, space)
         self.timesteps, self.spread, self.output, self.target = timesteps, spread, output, target
         self.weights = {"intensity": intensity, "gradient": gradient, "colour": colour}
+        if not any(self.weights.values()):
+            raise _refused("intensity", "a loss of some weight", "weights of 0 alone")
         self.drop = dict(drop or {})
         unknown = sorted(set(self.drop) - set(self.modalities))
         if unknown:
@@ -174,7 +177,7 @@ class Fuse(Blend):
         if self.output == "colour":
             return torch.tanh(said)
         light, fused = grey(first), first
-        shares = dict(zip(self.modalities[1:], torch.split(_held(said + 0.5), 1, 1), strict=False))
+        shares = dict(zip(self.modalities[1:], torch.split(held(said + 0.5), 1, 1), strict=False))
         for key, other in others.items():
             fused = fused + shares[key] * (grey(other) - light) / len(others)
         return fused
@@ -225,11 +228,6 @@ class Fuse(Blend):
         none = ~torch.stack(list(there.values())).any(0)
         first = next(iter(given))
         return {**there, first: there[first] | none}
-
-
-def _held(weights: Tensor) -> Tensor:
-    """Return weights held to [0, 1], with the gradient of those that are not: a pixel once decided can still change."""
-    return weights + (weights.clamp(0, 1) - weights).detach()
 
 
 def _patterns(present: Mapping[str, Tensor]) -> Iterator[tuple[Tensor, list[str]]]:

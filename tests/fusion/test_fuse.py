@@ -15,6 +15,7 @@ from diffloom_ddpm.schedules import Cosine, Linear
 from diffloom_fusion.blend import grey
 from diffloom_fusion.features import chosen, extract, padded, times
 from diffloom_fusion.fuse import Fuse
+from diffloom_fusion.held import held
 from diffloom_fusion.kept import Kept, view
 from tests.fusion.parts import SPACE, Counting, scene, system, task_of
 
@@ -155,6 +156,14 @@ def test_mixing_keeps_colours_and_stays_between_what_was_there() -> None:
     assert (grey(found) <= high + 1e-5).all()
 
 
+def test_weights_are_exact_at_the_ends_and_only_gradients_that_lead_back_pass() -> None:
+    weights = torch.tensor([-0.5, 0.0, 0.3, 1.0, 7.0], requires_grad=True)
+    assert held(weights).tolist() == pytest.approx([0, 0, 0.3, 1, 1])
+    for direction, passed in ((1.0, [0, 0, 1, 1, 1]), (-1.0, [-1, -1, -1, 0, 0])):
+        (found,) = torch.autograd.grad((held(weights) * direction).sum(), weights)
+        assert found.tolist() == passed
+
+
 def test_without_the_other_modality_a_mixture_is_the_first() -> None:
     built, batch = system(output="mix"), scene()
     alone = built.predict({"visible": batch["visible"]}, seeds=[0, 1])["image"]
@@ -197,6 +206,7 @@ def test_the_head_learns_more_than_the_mean_within_a_few_hundred_steps() -> None
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
+        ({"intensity": 0.0, "gradient": 0.0}, "weights of 0 alone"),
         ({"taps": ("up.9",)}, "no tap 'up.9'"),
         ({"taps": ("up.0", "up.1")}, "one tap of each stride"),
         ({"drop": {"radar": 0.1}}, "task.drop"),
