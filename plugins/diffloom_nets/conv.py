@@ -105,9 +105,10 @@ class Conv2d(nn.Conv2d):
             return out
         weight, padding, stride = self.weight.detach().to(x.dtype), _pair(self.padding), _pair(self.stride)
         pixels = x.shape[0] * x.shape[2] * x.shape[3] // (stride[0] * stride[1])
-        if pixels <= _MOST_PIXELS or self.kernel_size == (1, 1):
-            return product.convolve(x, weight, bias, padding, stride)
-        return functional.conv2d(x, weight, bias, stride, padding)
+        with torch.autocast("cpu", enabled=False):
+            if pixels <= _MOST_PIXELS or self.kernel_size == (1, 1):
+                return product.convolve(x, weight, bias, padding, stride)
+            return functional.conv2d(x, weight, bias, stride, padding)
 
     def _many(self, x: Tensor) -> bool:
         """Whether a batch in training has enough tiles to repay transforming the weights."""

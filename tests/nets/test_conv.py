@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from diffloom_nets import Conv2d, winograd
+from diffloom_nets.prepared import arithmetic
 
 SHAPES = [  # in, out, kernel, stride, padding, height, width
     (3, 8, 3, 1, 1, 12, 12),
@@ -90,6 +91,16 @@ def test_large_weights_are_not_kept_twice(shape: tuple[int, ...], dtype: torch.d
     assert out.is_contiguous(memory_format=torch.channels_last)
     assert (out - expected).norm() < (0.01 if dtype == torch.bfloat16 else 1e-5) * expected.norm()
     assert not conv._prepared
+
+
+@pytest.mark.parametrize("shape", [LARGE[0], LARGE[3]])
+def test_large_weights_multiply_in_float32_where_bfloat16_is_emulated(shape: tuple[int, ...]) -> None:
+    conv, x = layer(*shape), torch.randn(1, shape[0], *shape[5:])
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        out = conv(x)
+    assert out.dtype == torch.bfloat16
+    rounded = plain(conv, x)
+    assert (out - rounded).norm() < (0.0015 if arithmetic(torch.bfloat16) == torch.float32 else 0.01) * rounded.norm()
 
 
 def test_winograd_in_parts_is_winograd(monkeypatch: pytest.MonkeyPatch) -> None:
