@@ -100,7 +100,7 @@ def test_large_weights_multiply_in_float32_where_bfloat16_is_emulated(shape: tup
         out = conv(x)
     assert out.dtype == torch.bfloat16
     rounded = plain(conv, x)
-    assert (out - rounded).norm() < (0.0015 if arithmetic(torch.bfloat16) == torch.float32 else 0.01) * rounded.norm()
+    assert (out - rounded).norm() < (0.002 if arithmetic(torch.bfloat16) == torch.float32 else 0.01) * rounded.norm()
 
 
 def test_winograd_in_parts_is_winograd(monkeypatch: pytest.MonkeyPatch) -> None:
