@@ -71,7 +71,7 @@ def _starts(side: int, tile: int, overlap: int) -> Iterator[int]:
 def _weights(index: int, starts: list[int], length: int, factor: int) -> Tensor:
     """Return the ramps of a tile towards its neighbours, (length · factor,).
 
-    A ramp lies in the middle half of the overlap: the lines nearest to an edge, which miss their surroundings most,
+    A ramp lies in the middle quarter of the overlap: the lines nearest to an edge, which miss their surroundings most,
     count nothing.
     """
     place = (torch.arange(length * factor) + 0.5) / factor + starts[index]
@@ -84,6 +84,6 @@ def _weights(index: int, starts: list[int], length: int, factor: int) -> Tensor:
 
 
 def _ramp(place: Tensor, low: float, high: float) -> Tensor:
-    """Return 0 before the middle half of [low, high], 1 after it, and a smooth rise between."""
-    share = ((place - low) / (high - low) * 2 - 0.5).clamp(0, 1)
+    """Return 0 before the middle quarter of [low, high], 1 after it, and a smooth rise between."""
+    share = ((place - low) / (high - low) * 4 - 1.5).clamp(0, 1)
     return share.square() * (3 - 2 * share)
