@@ -7,7 +7,7 @@ import torch
 from diffloom.condition import Condition
 from diffloom.errors import IncompatibleParts
 from diffloom.space import Space
-from diffloom_nets import group_count
+from diffloom_nets import CrossAttention, group_count
 from diffloom_unet import UNet
 from tests.unet.parity import LATENT, SD1, SD2, scramble
 
@@ -221,3 +221,41 @@ def test_time_is_heard_at_any_width(channels: int, scale_shift: bool) -> None:
     x = torch.randn(1, 3, 16, 16)
     early, late = net(x, torch.tensor(1)), net(x, torch.tensor(900))
     assert (early - late).std() > 0.01 * early.std()
+
+
+def test_a_prepared_context_is_not_projected_again() -> None:
+    net, calls = small(context=6, heads=2), []
+    layers = [layer for layer in net.modules() if isinstance(layer, CrossAttention)]
+    assert len({layer.name for layer in layers}) == len(layers) == 4
+    for layer in layers:
+        layer.kv.register_forward_hook(lambda *_: calls.append(1))
+    told = net.prepare(Condition(context=torch.randn(2, 5, 6)))
+    assert set(told.projected) == {layer.name for layer in layers}
+    assert len(calls) == 4
+    for t in (3, 700):
+        net(torch.randn(2, 3, 16, 16), torch.tensor(t), told)
+    assert len(calls) == 4
+    assert net.prepare(Condition()) == Condition()
+    with pytest.raises(IncompatibleParts, match="context port does not fit: expected width 6, got width 5"):
+        net.prepare(Condition(context=torch.randn(2, 5, 5)))
+
+
+def test_a_network_with_a_context_needs_one() -> None:
+    with pytest.raises(IncompatibleParts, match="context port does not fit: expected width 6, got width 0"):
+        small(context=6)(torch.randn(1, 3, 16, 16), torch.tensor(0))
+
+
+def test_depths_that_are_not_one_per_level_are_refused() -> None:
+    with pytest.raises(IncompatibleParts, match=r"denoiser\.depth.*one number, or 2 of them, got 1, 2, 3"):
+        small(context=6, depth=(1, 2, 3))
+
+
+def test_residual_resampling_has_taps_of_its_own() -> None:
+    net = small(resampling="residual", multipliers=(1, 2, 2))
+    strides = {tap.name: tap.stride for tap in net.taps}
+    assert [strides[f"res.{name}"] for name in ("halve.0", "halve.1", "double.0", "double.1")] == [2, 4, 2, 1]
+    x, t = torch.randn(2, 3, 16, 16), torch.tensor(3)
+    out, maps = net(x, t, read=["res.halve.0", "res.double.1"])
+    assert torch.equal(out, net(x, t))
+    assert maps["res.halve.0"].shape == (2, 16, 8, 8)
+    assert maps["res.double.1"].shape == (2, 32, 16, 16)
