@@ -166,6 +166,32 @@ def test_an_error_in_a_components_code_names_its_class_and_line(capsys: pytest.C
     assert "`diffloom verify` tests it alone" in said
 
 
+class Forgetful(Denoiser):
+    """What it prepares is not what it was told."""
+
+    ports = Ports(context=2)
+
+    def __init__(self, *, space: Space) -> None:
+        super().__init__()
+        self.out_channels = space.channels
+        self.weight = nn.Parameter(torch.ones(2))
+
+    def prepare(self, condition: Condition) -> Condition:
+        assert condition.context is not None
+        return Condition(context=condition.context, projected={"all": 2 * condition.context @ self.weight})
+
+    def forward(self, x_t: Tensor, t: Tensor, condition: Condition | None = None, *, read: Any = ()) -> Tensor:
+        assert condition is not None
+        assert condition.context is not None
+        seen = condition.projected.get("all", condition.context @ self.weight)
+        return (x_t + t.view(-1, 1, 1, 1)) * seen.sum(1).view(-1, 1, 1, 1)
+
+
+def test_what_is_prepared_must_say_the_same() -> None:
+    with diffloom.registry.add("denoiser", "mine", Forgetful):
+        assert "a condition and the prepared one" in failures("denoiser")["preparing-says-the-same"]
+
+
 def test_nobody_is_blamed_for_what_no_component_did() -> None:
     assert blamed(ValueError("alone")) is None
 

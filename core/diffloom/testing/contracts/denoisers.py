@@ -81,6 +81,16 @@ class DenoiserContract(Contract):
             changed = _output(net, x, torch.tensor([9.0]), replace(told, **{port: getattr(other, port)}))
             require(not torch.equal(changed, plain), f"what is said at {port} makes no difference")
 
+    def check_preparing_says_the_same(self, make: Make) -> None:
+        """A condition that was prepared says what it said before, and so does one to which tokens are joined later."""
+        net, x = _network(make), self._x(1)
+        told, more = _told(net, 1, x), Condition(context=_told(net, 1, x, seed=1).context)
+        with torch.no_grad():
+            prepared = net.prepare(told)
+        for plain, made in ((told, prepared), (told | more, prepared | more)):
+            expected = _output(net, x, torch.tensor([9.0]), plain)
+            close(_output(net, x, torch.tensor([9.0]), made), expected, 1e-5, "a condition and the prepared one")
+
     def check_every_parameter_learns(self, make: Make) -> None:
         """A loss of the output reaches every parameter that is not frozen."""
         net, x = _network(make), self._x(2)
