@@ -53,6 +53,8 @@ class Fuse(Blend):
         output: `colour` answers with the fused image itself, as in the paper. `mix` answers with a weight for every
             pixel of each further modality, by which its light replaces the first's: colour differences are kept, and
             every pixel is a mixture of what was there.
+        sharpness: How much steeper than learned the weights of `mix` rise about ½ in a prediction. 1 leaves them; a
+            large number decides every pixel for one side, so that its value is one that was there.
         target: What the fused image should be as bright as; see `losses.target`.
         intensity: Weight of the distance to that target.
         gradient: Weight of the distance to the strongest gradient.
@@ -76,6 +78,7 @@ class Fuse(Blend):
         spread: Spread = "exact",
         taps: tuple[str, ...] | None = None,
         output: Literal["colour", "mix"] = "colour",
+        sharpness: Annotated[float, Field(ge=1)] = 1.0,
         target: losses.Target = "max",
         intensity: Weight = 1.0,
         gradient: Weight = 1.0,
@@ -89,6 +92,7 @@ class Fuse(Blend):
         super().__init__(modalities or tuple(known) or PAIR)
         self.channels = _widths(self.modalities, known, space)
         self.timesteps, self.spread, self.output, self.target = timesteps, spread, output, target
+        self.sharpness = sharpness
         self.weights = {"intensity": intensity, "gradient": gradient, "colour": colour}
         if not any(self.weights.values()):
             raise _refused("intensity", "a loss of some weight", "weights of 0 alone")
@@ -123,9 +127,8 @@ class Fuse(Blend):
         images = padded(self.joint(given), self.multiple)
         levels = self._read(system, images, noise.within("features"))
         height, width = next(iter(given.values())).shape[-2:]
-        return self._answer(levels, {key: padded(image, self.multiple) for key, image in given.items()})[
-            ..., :height, :width
-        ]
+        sides = {key: padded(image, self.multiple) for key, image in given.items()}
+        return self._answer(levels, sides, self.sharpness)[..., :height, :width]
 
     def joint(self, given: Mapping[str, Tensor]) -> Tensor:
         """Return all modalities in order, (B, all channels, H, W); what is missing is 0, a middle grey."""
@@ -168,7 +171,7 @@ class Fuse(Blend):
         maps = extract(system, images, [tap.name for tap in self.taps], t, noise)
         return [maps[tap.name].to(self.dtype).to(images.dtype) for tap in self.taps]
 
-    def _answer(self, levels: Sequence[Tensor], given: Mapping[str, Tensor]) -> Tensor:
+    def _answer(self, levels: Sequence[Tensor], given: Mapping[str, Tensor], sharpness: float = 1.0) -> Tensor:
         """Return the fused images that the head makes of maps, in the size of the modalities."""
         first, others = self._sides(given)
         said = self.head(levels)
@@ -177,7 +180,7 @@ class Fuse(Blend):
         if self.output == "colour":
             return torch.tanh(said)
         light, fused = grey(first), first
-        shares = dict(zip(self.modalities[1:], torch.split(held(said + 0.5), 1, 1), strict=False))
+        shares = dict(zip(self.modalities[1:], torch.split(held(sharpness * said + 0.5), 1, 1), strict=False))
         for key, other in others.items():
             fused = fused + shares[key] * (grey(other) - light) / len(others)
         return fused

@@ -156,6 +156,13 @@ def test_mixing_keeps_colours_and_stays_between_what_was_there() -> None:
     assert (grey(found) <= high + 1e-5).all()
 
 
+def test_sharp_weights_decide_every_pixel() -> None:
+    batch = {key: image * 0.4 for key, image in scene().items()}
+    found = grey(system(output="mix", sharpness=1e9).predict(batch, seeds=[0, 1])["image"])
+    nearest = torch.minimum((found - grey(batch["visible"])).abs(), (found - batch["infrared"]).abs())
+    assert nearest.max() < 1e-5
+
+
 def test_weights_are_exact_at_the_ends_and_only_gradients_that_lead_back_pass() -> None:
     weights = torch.tensor([-0.5, 0.0, 0.3, 1.0, 7.0], requires_grad=True)
     assert held(weights).tolist() == pytest.approx([0, 0, 0.3, 1, 1])
