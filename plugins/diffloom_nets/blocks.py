@@ -39,6 +39,8 @@ class GroupNorm(nn.GroupNorm):
         """
         weight: Tensor = self.weight
         bias: Tensor = self.bias
+        if torch.is_grad_enabled() and weight.requires_grad and not h.requires_grad:
+            h = h.detach().requires_grad_()  # torch 2.13 crashes in channels_last where only the weights want gradients
         if modulation is not None and modulation.shape[0] == 1:
             scale, shift = (1 + modulation[0, : self.num_channels]), modulation[0, self.num_channels :]
             weight, bias = weight * scale, torch.addcmul(shift, bias, scale)

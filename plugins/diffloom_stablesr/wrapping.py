@@ -135,35 +135,37 @@ class FeatureWrapping(Autoencoder):
         """Return whether the base's latents are known to have unit size."""
         return self.base.is_scaled()
 
-    def restore(self, z: Tensor, image: Tensor) -> Tensor:
+    def restore(self, z: Tensor, image: Tensor, *, fidelity: float | None = None) -> Tensor:
         """Return images decoded beside the enlarged small image.
 
         Args:
             z: Scaled latents, (B, c, H/stride, W/stride).
             image: (B, C, H, W) in [−1, 1].
+            fidelity: w; the component's by default.
 
         Returns:
             (B, C, H, W); where `tile` is set, larger ones are made in overlapping windows that are blended.
         """
-        if self.fidelity == 0:
+        w = self.fidelity if fidelity is None else fidelity
+        if w == 0:
             return self.decode(z)
         if self.tile is None or max(z.shape[2:]) <= self.tile:
-            return self._restored(z, image)
+            return self._restored(z, image, w)
         out, total = torch.zeros_like(image), torch.zeros_like(image[:1, :1])
         for window in windows((z.shape[2], z.shape[3]), self.tile, self.tile // 2):
-            made = self._restored(window.cut(z), window.cut(image))
+            made = self._restored(window.cut(z), window.cut(image), w)
             counts = weights(*made.shape[2:]).to(made)
             window.cut(out).add_(made * counts)
             window.cut(total).add_(counts)
         return out / total
 
-    def _restored(self, z: Tensor, image: Tensor) -> Tensor:
+    def _restored(self, z: Tensor, image: Tensor, w: float) -> Tensor:
         with torch.no_grad():
             seen = self.base.encoder.features(image)
 
         def edit(level: int, made: Tensor) -> Tensor:
             if str(level) not in self.fusions:
                 return made
-            return torch.add(made, self.fusions[str(level)](seen[level], made), alpha=self.fidelity)
+            return torch.add(made, self.fusions[str(level)](seen[level], made), alpha=w)
 
         return self.base.picture(z / self.base.scale + self.base.shift, edit)

@@ -8,6 +8,7 @@ from diffloom.errors import DataError, IncompatibleParts
 from diffloom.space import Space
 from diffloom_ddpm.class_label import ClassLabel
 from diffloom_ddpm.identity import Identity
+from diffloom_nets import GroupNorm
 from tests.unet.test_unet import small
 
 
@@ -54,3 +55,16 @@ def test_the_identity_returns_what_it_is_given() -> None:
     assert identity.decode(x) is x
     assert (identity.stride, identity.latent_channels, identity.bounded) == (1, 5, True)
     assert not identity.encode(x).kl().any()
+
+
+def test_a_first_normalisation_of_data_learns_in_channels_last() -> None:
+    """Only its weights want gradients there, for which torch 2.13 has a kernel that crashes."""
+    x = torch.randn(2, 8, 4, 4)
+    gradients = []
+    for layout in (torch.contiguous_format, torch.channels_last):
+        norm = GroupNorm(8, groups=4)
+        torch.autograd.backward(norm(x.contiguous(memory_format=layout)).pow(3).sum())
+        assert norm.weight.grad is not None
+        gradients.append(norm.weight.grad)
+    torch.testing.assert_close(gradients[0], gradients[1])
+    assert not x.requires_grad

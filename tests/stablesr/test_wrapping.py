@@ -1,11 +1,17 @@
 """Controllable feature wrapping: w = 0 is the plain decoder, one site is affine in w, and the published size."""
 
+import re
+from pathlib import Path
+
 import pytest
 import torch
 
+import diffloom
 from diffloom import Space
-from diffloom.errors import IncompatibleParts
+from diffloom.errors import DiffloomError, IncompatibleParts
 from diffloom_ldm.autoencoders.kl import KL
+from diffloom_ldm.tasks.autoencode import Adversarial
+from diffloom_stablesr.wrap_task import WrapFeatures
 from diffloom_stablesr.wrapping import FeatureWrapping, Fusion
 
 SPACE = Space(3, (32, 32))
@@ -97,3 +103,64 @@ def test_the_encoder_learns_nothing_from_it() -> None:
     torch.autograd.backward(part.restore(z, image).square().mean())
     assert all(p.grad is None for p in part.base.encoder.parameters())
     assert all(p.grad is not None for p in part.fusions.parameters())
+
+
+SECOND_STAGE = """\
+diffloom: 1
+name: wrap
+data:
+  type: digits
+  size: 16
+  transforms: [{type: degrade, scale: 4, pure: 1.0}]
+autoencoder:
+  type: feature-wrapping
+  blocks: 1
+  growth: 4
+  groups: 4
+  base: {type: kl, channels: 8, multipliers: [1, 1, 2], blocks: 1, groups: 4, scale: 0.5, latent: 2, freeze: true}
+schedule:  {type: scaled-linear, steps: 1000}
+denoiser:  {type: unet, channels: 8, multipliers: [1, 2], blocks: 1, groups: 4, freeze: true}
+conditioners:
+  small:
+    type: time-aware-sft
+    channels: 8
+    multipliers: [1, 1]
+    blocks: 1
+    attention: [2]
+    heads: 1
+    width: 8
+    hidden: 8
+    freeze: true
+sampler:   {type: ddim, steps: 2}
+task:      {type: wrap-features, adversarial: {start: 1, adaptive: false, layers: 1, channels: 4}}
+train:     {steps: 3, batch: 4, checkpoint_every: 3, lr: 1.0e-3}
+hooks:     []
+"""
+
+
+def test_the_second_stage_trains_fusions_and_discriminator_alone(tmp_path: Path) -> None:
+    file = tmp_path / "wrap.yaml"
+    file.write_text(SECOND_STAGE)
+    recipe = diffloom.load(file)
+    recipe.check()
+    run = diffloom.Run(recipe, tmp_path / "run")
+    before = {name: p.clone() for name, p in run.system.named_parameters()}
+    run.train()
+    moved = {name for name, p in run.system.named_parameters() if not torch.equal(p, before[name])}
+    assert {name.rsplit(".fusions.")[0] for name in moved if "fusions" in name} == {"autoencoder"}
+    assert all(name.startswith(("autoencoder.fusions.", "task.discriminator.")) for name in moved)
+    answer = run.system.predict({"low_res": torch.zeros(1, 1, 4, 4)}, seeds=[1])["image"]
+    assert answer.shape == (1, 1, 16, 16)
+
+
+def test_a_second_stage_needs_a_wrapped_autoencoder(tmp_path: Path) -> None:
+    file = tmp_path / "wrap.yaml"
+    wrapping = re.compile(r"autoencoder:\n  type: feature-wrapping\n.*?  base: ", re.DOTALL)
+    file.write_text(wrapping.sub("autoencoder: ", SECOND_STAGE))
+    with pytest.raises(DiffloomError, match="there are no fusions to train"):
+        diffloom.load(file).check()
+
+
+def test_an_adaptive_weight_is_refused() -> None:
+    with pytest.raises(IncompatibleParts, match="needs a last layer that learns"):
+        WrapFeatures(adversarial=Adversarial(adaptive=True))

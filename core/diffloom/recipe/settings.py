@@ -26,7 +26,8 @@ class ModuleSettings(Settings):
         str | None,
         Field(
             description="A .safetensors file or a folder of shards, ours or in a layout that the component knows; "
-            "or run:NAME for this role's averaged weights of an earlier run. ~ and environment variables are replaced."
+            "or run:NAME for this role's averaged weights of an earlier run, run:NAME:ROLE for "
+            "another role's. ~ and environment variables are replaced."
         ),
     ] = None
     freeze: Annotated[bool, Field(description="Keep the weights as they are during training.")] = False

@@ -65,9 +65,16 @@ class Weights:
     def _file(self, name: str, role: str | None, path: str) -> tuple[Path, str]:
         if not name.startswith(_RUN):
             return expand(name, where=f"{path}.weights"), ""
+        run, _, other = name.removeprefix(_RUN).partition(":")
+        role = other or role
         if role is None:
-            raise CheckpointError("a nested part has no weights of its own in a run", where=f"{path}.weights", got=name)
-        folder = self.runs / name.removeprefix(_RUN)
+            raise CheckpointError(
+                "a nested part has no weights of its own in a run",
+                where=f"{path}.weights",
+                got=name,
+                remedy=f"say whose to take: {name}:ROLE, such as {name}:autoencoder",
+            )
+        folder = self.runs / run
         newest = checkpoint.latest(folder / "checkpoints")
         if newest is None:
             raise CheckpointError(
