@@ -103,7 +103,8 @@ def tiles(recipe: Recipe, system: System) -> Iterator[Problem]:
 
 def latent_scale(recipe: Recipe, system: System) -> Iterator[Problem]:
     """Latents are diffused at unit size (Rombach et al. 2022, appendix G); weights may tell it when they are read."""
-    if getattr(recipe.parts["autoencoder"].extras, "weights", None) is not None:
+    parts = [config for path, config in recipe.configs().items() if path[0] == "autoencoder"]
+    if any(getattr(config.extras, "weights", None) is not None for config in parts):
         return
     try:
         require_scaled(system.autoencoder)
