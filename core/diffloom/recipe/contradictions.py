@@ -15,7 +15,7 @@ from diffloom.grid import Grid, Level
 from diffloom.recipe.recipe import Recipe
 from diffloom.sampler import Sampler
 from diffloom.system import System
-from diffloom_registry import Problem
+from diffloom_registry import Config, Problem
 
 Law = Callable[[Recipe, System], Iterator[Problem]]
 Path = tuple[str, ...]
@@ -103,13 +103,18 @@ def tiles(recipe: Recipe, system: System) -> Iterator[Problem]:
 
 def latent_scale(recipe: Recipe, system: System) -> Iterator[Problem]:
     """Latents are diffused at unit size (Rombach et al. 2022, appendix G); weights may tell it when they are read."""
-    parts = [config for path, config in recipe.configs().items() if path[0] == "autoencoder"]
-    if any(getattr(config.extras, "weights", None) is not None for config in parts):
+    if _weighted(recipe.parts["autoencoder"]):
         return
     try:
         require_scaled(system.autoencoder)
     except IncompatibleParts as error:
         yield _refused(("autoencoder",), error)
+
+
+def _weighted(config: Config) -> bool:
+    """Return whether a part, or one inside it, is given weights."""
+    inside = [child for child in config.children.values() if isinstance(child, Config)]
+    return getattr(config.extras, "weights", None) is not None or any(map(_weighted, inside))
 
 
 def terminal_snr(recipe: Recipe, system: System) -> Iterator[Problem]:
