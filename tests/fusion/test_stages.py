@@ -60,7 +60,7 @@ def test_both_stages_and_a_run_that_is_opened_again(pairs: Path, capsys: pytest.
     batch = {key: value[None] for key, value in run.dataset.get(0).items() if key in task.modalities}
     assert torch.equal(again.system.predict(batch, seeds=[0])["image"], run.system.predict(batch, seeds=[0])["image"])
     images = run.sample(2)["image"]
-    assert images.shape == (2, 3, 64, 64)
+    assert images.shape == (2, 3, 72, 80)  # held-out scenes, whole
 
     files = ["ivf/ir/roadscene_1.png", "ivf/vis/roadscene_1.png"]
     assert main(["fuse", *files, "-o", "fused.png"]) == 0

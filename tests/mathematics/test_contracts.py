@@ -142,7 +142,7 @@ def test_a_law_holds_for_all_or_is_falsified() -> None:
 @pytest.mark.parametrize("kind", ["conditioner", "dataset", "transform"])
 def test_parts_with_examples_keep_their_contracts(kind: str) -> None:
     for case in cases([kind]):
-        assert case.run().status == "passed", case.id
+        assert case.run().status in ("passed", "not applicable"), case.id
 
 
 def test_a_false_claim_of_order_is_caught() -> None:
