@@ -20,15 +20,19 @@ class Tap:
     """A feature map that a denoiser publishes under a name.
 
     Attributes:
-        name: `skip.N` (what the decoder receives), `mid`, `up.N` (block outputs) or `res.…` (a residual branch
-            before its skip is added).
+        name: `down.N` (outputs on the way down, which go on and are what the decoder receives), `skip.N` (what the
+            decoder receives alone), `mid`, `up.N` (block outputs), `res.…` (a residual branch before its skip is
+            added) or `norm.….0`, `norm.….1` (the normalisations of a residual block).
         channels: Channels of the map.
         stride: How many times smaller it is than x_t along each spatial side.
+        replaces: Whether an edit stands in the place of what the denoiser itself does there, a normalisation, and so
+            takes the map before it; elsewhere it takes the map that the denoiser has made.
     """
 
     name: str
     channels: int
     stride: int
+    replaces: bool = False
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,11 @@ Law: removing every edit and every reader leaves the output bit-equal; `read` re
 taps as they are after their edits. What the output means (`Prediction`) is the recipe's business, not the network's.
 """
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Self
 
 from torch import Tensor, nn
 
@@ -55,6 +57,18 @@ class Denoiser(nn.Module, ABC):
             condition: What does not change during a walk; other conditions may be joined to it later.
         """
         return condition
+
+    def until(self, tap: str) -> Self:
+        """Return a copy of its own weights, all to be trained, that need not compute what comes after a tap.
+
+        What it makes of the weights that it has now is what this network makes, up to that tap. A copy that computes
+        no further publishes no taps beyond and returns the last map that it has. Here it is a whole copy; a network
+        whose second half is not needed to read a tap leaves that out.
+
+        Args:
+            tap: The last tap that is read.
+        """
+        return copy.deepcopy(self).requires_grad_(True)
 
     def layouts(self) -> Sequence[Layout]:
         """Return how other libraries store the weights of this network, as it is configured; none by default."""

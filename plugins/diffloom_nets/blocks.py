@@ -46,22 +46,26 @@ class GroupNorm(nn.GroupNorm):
             weight, bias = weight * scale, torch.addcmul(shift, bias, scale)
             modulation = None
         h = functional.group_norm(h, self.num_groups, weight, bias, self.eps)
-        if modulation is not None:
-            scale, shift = modulation[:, :, None, None].chunk(2, 1)
-            h = torch.addcmul(shift, h, 1 + scale)
-        return h
+        return h if modulation is None else modulated(h, modulation)
+
+
+def modulated(h: Tensor, modulation: Tensor) -> Tensor:
+    """Return (1 + scale) ⊙ h + shift for a map (B, C, H, W) and [scale | shift] (B, 2C) or (1, 2C)."""
+    scale, shift = modulation[:, :, None, None].chunk(2, 1)
+    return torch.addcmul(shift, h, 1 + scale)
 
 
 class ResBlock(nn.Module):
     """skip(x) + conv(silu(norm(conv(silu(norm(x))) + time))), the last convolution zero at the start.
 
     Time comes in between as a shift, or as scale and shift of the second normalisation (Nichol & Dhariwal
-    2021). The branch before its skip is added is the tap `res.…`.
+    2021). The branch before its skip is added is the tap `res.NAME`. The outputs of the normalisations are the taps
+    `norm.NAME.0` and `norm.NAME.1`: an edit there takes the map before the normalisation and stands in its place.
 
     Args:
         channels: Of the input.
         out: Of the output; a 1×1 convolution carries the skip where they differ.
-        tap: Name of the branch's tap.
+        name: Of the block, after which its taps are called.
         dropout: Probability, before the last convolution.
         scale_shift: Whether time scales as well as shifts.
         groups: Most groups of the normalisations.
@@ -78,7 +82,7 @@ class ResBlock(nn.Module):
         channels: int,
         out: int,
         *,
-        tap: str = "res",
+        name: str = "block",
         dropout: float = 0.0,
         scale_shift: bool = False,
         groups: int = 32,
@@ -86,7 +90,7 @@ class ResBlock(nn.Module):
         resample: Resample | None = None,
     ) -> None:
         super().__init__()
-        self.tap = tap
+        self.tap, self.norm_taps = f"res.{name}", (f"norm.{name}.0", f"norm.{name}.1")
         self.resample = resample
         self.out_channels = out
         self.scale_shift = scale_shift
@@ -109,14 +113,24 @@ class ResBlock(nn.Module):
         Returns:
             (B, out, H, W); the sides are half or twice as long where the block resamples.
         """
-        h = self.norm1(x)
+        h = self._normalised(0, x, taps)
         if self.resample is not None:
             h, x = resampled(functional.silu(h), self.resample), resampled(x, self.resample)
         h = self.conv1(h, None if self.scale_shift else time, silu=self.resample is None)
-        h = self.norm2(h, time if self.scale_shift else None)
+        h = self._normalised(1, h, taps, time if self.scale_shift else None)
         if self.training and self.dropout:
             h = self.conv2(functional.dropout(functional.silu(h), self.dropout))
         else:
             h = self.conv2(h, silu=True)
         h = taps(self.tap, h)
         return h + (x if self.skip is None else self.skip(x))
+
+    def _normalised(self, index: int, h: Tensor, taps: Taps, modulation: Tensor | None = None) -> Tensor:
+        """Return the map (B, C, H, W) after a normalisation, or the edit in its place, and after time's modulation."""
+        name, norm = self.norm_taps[index], (self.norm1, self.norm2)[index]
+        if taps.edited(name):
+            h = taps.edit(name, h)
+            h = h if modulation is None else modulated(h, modulation)
+        else:
+            h = norm(h, modulation)
+        return taps.keep(name, h).clone() if taps.touches(name) else h  # what comes next may write over it

@@ -92,6 +92,16 @@ class TimeProjection(nn.Linear):
                 nn.init.xavier_uniform_(rows)
             self.bias.zero_()
 
+    def first(self, count: int) -> "TimeProjection":
+        """Return a copy that projects to the first `count` blocks alone."""
+        widths = self.widths[:count]
+        with torch.device(self.weight.device):
+            part = TimeProjection(self.in_features, widths).to(self.weight.dtype)
+        with torch.no_grad():
+            for mine, whole in zip(part.parameters(), self.parameters(), strict=True):
+                mine.copy_(whole[: sum(widths)])
+        return part
+
     def forward(self, embedding: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]  # one tensor per block
         """Return what each block is told, (B, width of the block) each, for embeddings (B, width)."""
         return torch.split(super().forward(functional.silu(embedding)), self.widths, -1)

@@ -36,15 +36,25 @@ class Taps:
 
     def __call__(self, name: str, h: Tensor) -> Tensor:
         """Return the map `h` (B, C, H, W) of tap `name` after its edits, and keep it for the reader."""
-        if self.condition is not None:
-            h = self.condition.edit(name, h)
+        return self.keep(name, self.edit(name, h))
+
+    def edit(self, name: str, h: Tensor) -> Tensor:
+        """Return the map `h` of tap `name` after its edits."""
+        return h if self.condition is None else self.condition.edit(name, h)
+
+    def keep(self, name: str, h: Tensor) -> Tensor:
+        """Return the map `h` of tap `name` as it is, and keep it for the reader."""
         if name in self.wanted:
             self.maps[name] = h
         return h
 
+    def edited(self, name: str) -> bool:
+        """Whether anything edits tap `name`."""
+        return self.condition is not None and name in self.condition.affine
+
     def touches(self, name: str) -> bool:
         """Whether anything edits or reads tap `name`; when not, its map need not exist on its own."""
-        return name in self.wanted or (self.condition is not None and name in self.condition.affine)
+        return name in self.wanted or self.edited(name)
 
 
 def _unknown(name: str, names: Collection[str]) -> IncompatibleParts:

@@ -9,19 +9,25 @@ from diffloom_nets import SelfAttention
 if TYPE_CHECKING:
     from diffloom_unet.unet import UNet
 
+_OF_THE_WHOLE = {"_class_name", "out_channels", "up_block_types", "sample_size", "upsample_type"}
+
 
 def diffusers_config(net: "UNet", *, linear: bool = False) -> dict[str, Any] | None:
     """Return the configuration of the same network in diffusers, or `None` where it cannot be expressed there.
 
     Args:
-        net: With a context it is a UNet2DConditionModel there, without a UNet2DModel.
+        net: With a context it is a UNet2DConditionModel there, without a UNet2DModel; a copy that ends with the middle
+            is no class of its own, and what describes the rest is left out.
         linear: Whether linear layers, or 1×1 convolutions, lead into and out of the transformers.
     """
     groups = {norm.num_groups for norm in net.modules() if isinstance(norm, nn.GroupNorm)}
     if len(groups) > 1 or net.plan.widths[0] != net.plan.stem:
         return None
     special = _conditioned(net, linear) if net.ports.context else _unconditioned(net)
-    return None if special is None else _common(net, groups.pop()) | special
+    if special is None:
+        return None
+    config = _common(net, groups.pop()) | special
+    return config if net.head is not None else {key: config[key] for key in config.keys() - _OF_THE_WHOLE}
 
 
 def _common(net: "UNet", groups: int) -> dict[str, Any]:

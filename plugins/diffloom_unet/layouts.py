@@ -40,7 +40,8 @@ class Names:
 def layouts(net: "UNet") -> tuple[Layout, ...]:
     """Return the layouts of a network; with transformers, those with 1×1 convolutions around them, then with linears.
 
-    The linear ones are Stable Diffusion 2's. A layout is left out where the library cannot express the network.
+    The linear ones are Stable Diffusion 2's. A layout is left out where the library cannot express the network. A copy
+    that ends with the middle has its tensors named as in the whole network, and a configuration without a class.
     """
     found = []
     for linear in (False, True) if net.ports.context else (False,):
@@ -58,7 +59,7 @@ def layouts(net: "UNet") -> tuple[Layout, ...]:
 def _welds(net: "UNet", names: Names, linear: bool) -> Welds:
     """Yield a weld for every tensor of the network."""
     layers = names.layers
-    for ours in ("time.expand", "time.mix", "stem", "norm", "head"):
+    for ours in ("time.expand", "time.mix", "stem", *(("norm", "head") if net.head is not None else ())):
         yield from _layer(ours, layers[ours])
     if net.time.project is not None:
         yield from _layer("time.project", layers["time.project"])

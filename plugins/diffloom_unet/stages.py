@@ -129,7 +129,7 @@ class Plan:
         return ResBlock(
             channels,
             out,
-            tap=f"res.{name}",
+            name=name,
             dropout=self.dropout,
             scale_shift=self.scale_shift,
             groups=self.groups,

@@ -8,9 +8,10 @@ With a `context`, transformers that look at it stand where otherwise attention d
 padding="symmetric", vector=0)` on 64×64 latents of 4 channels is Stable Diffusion 1's: 859,520,964.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Annotated, ClassVar, Literal, cast
+from typing import Annotated, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -25,13 +26,12 @@ from diffloom_nets import (
     Conv2d,
     Convention,
     CrossAttention,
-    Downsample,
+    GroupNorm,
     Padding,
     ResBlock,
     Taps,
     TimeEmbedding,
     TimeProjection,
-    Upsample,
     xavier,
     zero,
 )
@@ -44,9 +44,10 @@ Count = Annotated[int, Field(gt=0)]
 class UNet(Denoiser):
     """The U-Net of DDPM, Improved DDPM, ADM and latent diffusion, for any number of channels.
 
-    Its taps are `res.down.N`, `skip.N` (0: the stem), `res.mid.N`, `mid`, `res.up.N` and `up.N` (each block
-    of the way up); `res.halve.N` and `res.double.N` where residual blocks resample. An edited skip changes what the
-    way up receives, not the way down. The output starts as 0.
+    Its taps are `down.N` (0: the stem, then each step of the way down), `skip.N`, `mid` and `up.N` (each block of the
+    way up); and of every residual block, by its place P among `down.N`, `mid.N`, `up.N`, and `halve.N` or `double.N`
+    where residual blocks resample: `norm.P.0`, `norm.P.1` and `res.P`. An edited skip changes what the way up receives,
+    an edit of `down.N` the way down as well. The output starts as 0.
 
     Args:
         space: What is diffused; its sides must divide by 2 once for each level after the first.
@@ -136,8 +137,8 @@ class UNet(Denoiser):
         self.down = nn.ModuleList(plan.down())
         self.middle = nn.ModuleList(plan.middle())
         self.up = nn.ModuleList(plan.up())
-        self.norm = plan.norm(widths[0])
-        self.head = zero(Conv2d(widths[0], self.out_channels, 3, padding=1))
+        self.norm: GroupNorm | None = plan.norm(widths[0])
+        self.head: Conv2d | None = zero(Conv2d(widths[0], self.out_channels, 3, padding=1))
         self.project = TimeProjection(wide, [block.time_width for block in self.residual_blocks()])
 
         self.taps = tuple(self._taps(plan))
@@ -152,6 +153,20 @@ class UNet(Denoiser):
         """Return the residual blocks in the order in which they are computed, and told the time."""
         ways = (self.down, self.middle, self.up)
         return [block for way in ways for block in way.modules() if isinstance(block, ResBlock)]
+
+    def until(self, tap: str) -> "UNet":
+        """Return a copy until a tap; where that lies before the way up, it has none, and ends with the middle."""
+        names = [found.name for found in self.taps]
+        taps = self.taps[: names.index("mid") + 1]
+        if tap not in names[: len(taps)]:
+            return super().until(tap)
+        blocks = sum(isinstance(part, ResBlock) for way in (self.down, self.middle) for part in way.modules())
+        instead: dict[int, nn.Module] = {id(part): nn.ModuleList() for part in (self.up, self.norm, self.head)}
+        part = copy.deepcopy(self, {**instead, id(self.project): self.project.first(blocks)}).requires_grad_(True)
+        part.norm = part.head = None
+        part.taps, part.out_channels = taps, self.plan.widths[-1]
+        part.ports = replace(self.ports, affine={found.name: found.channels for found in part.taps})
+        return part
 
     def prepare(self, condition: Condition) -> Condition:
         """Return the condition with its context projected to every layer's keys and values; see `Denoiser`."""
@@ -183,10 +198,10 @@ class UNet(Denoiser):
             return out
 
         x = x_t if condition.concat is None else torch.cat([x_t, condition.concat.to(x_t.dtype)], 1)
-        h = self.stem(x.to(self.stem.weight.dtype, memory_format=torch.channels_last))
+        h = taps("down.0", self.stem(x.to(self.stem.weight.dtype, memory_format=torch.channels_last)))
         skips = [taps("skip.0", h)]
         for index, step in enumerate(self.down, 1):
-            h = run(step, h)
+            h = taps(f"down.{index}", run(step, h))
             skips.append(taps(f"skip.{index}", h))
         for stage in self.middle:
             h = run(stage, h)
@@ -198,7 +213,8 @@ class UNet(Denoiser):
                 index += 1
             else:
                 h = run(step, h)
-        out = self.head(self.norm(h), silu=True).to(x_t.dtype).contiguous()
+        h = h if self.norm is None or self.head is None else self.head(self.norm(h), silu=True)
+        out = h.to(x_t.dtype).contiguous()
         return (out, {name: taps.maps[name] for name in read}) if read else out
 
     def _check(self, x_t: Tensor, condition: Condition) -> None:
@@ -218,28 +234,31 @@ class UNet(Denoiser):
 
     def _taps(self, plan: Plan) -> Iterator[Tap]:
         stride, skips = 1, plan.skips()
-        yield Tap("skip.0", skips[0], stride)
+        yield from (Tap("down.0", skips[0], stride), Tap("skip.0", skips[0], stride))
         for index, step in enumerate(self.down, 1):
-            stride *= 1 if isinstance(step, Stage) else 2
-            if not isinstance(step, Downsample):
-                yield _residual_tap(step, stride)
-            yield Tap(f"skip.{index}", skips[index], stride)
-        for index in range(2):
-            yield Tap(f"res.mid.{index}", plan.widths[-1], stride)
+            before, stride = stride, stride * (1 if isinstance(step, Stage) else 2)
+            yield from _block_taps(step, before, stride)
+            yield from (Tap(f"down.{index}", skips[index], stride), Tap(f"skip.{index}", skips[index], stride))
+        for step in self.middle:
+            yield from _block_taps(step, stride, stride)
         yield Tap("mid", plan.widths[-1], stride)
         index = 0
         for step in self.up:
-            stride //= 1 if isinstance(step, Stage) else 2
-            if not isinstance(step, Upsample):
-                yield _residual_tap(step, stride)
+            before, stride = stride, stride // (1 if isinstance(step, Stage) else 2)
+            yield from _block_taps(step, before, stride)
             if isinstance(step, Stage):
                 yield Tap(f"up.{index}", step.block.out_channels, stride)
                 index += 1
 
 
-def _residual_tap(step: nn.Module, stride: int) -> Tap:
-    block = cast(ResBlock, step.block if isinstance(step, Stage) else step)
-    return Tap(block.tap, block.out_channels, stride)
+def _block_taps(step: nn.Module, before: int, stride: int) -> Iterator[Tap]:
+    """Yield the taps of a step's residual block, if it has one; its first normalisation comes before it resamples."""
+    block = step.block if isinstance(step, Stage) else step
+    if isinstance(block, ResBlock):
+        first, second = block.norm_taps
+        yield Tap(first, block.norm1.num_channels, before, replaces=True)
+        yield Tap(second, block.out_channels, stride, replaces=True)
+        yield Tap(block.tap, block.out_channels, stride)
 
 
 def _depths(depth: int | Sequence[int], levels: int) -> Sequence[int]:

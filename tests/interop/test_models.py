@@ -128,7 +128,7 @@ def test_edited_taps_are_what_a_controlnet_adds_in_diffusers(folders: Mapping[st
         for place, tap in enumerate(ours.taps)
     }
     skips = [shifts[tap.name] for tap in ours.taps if tap.name.startswith("skip.")]
-    edits = {name: Affine(shift=shift) for name, shift in shifts.items() if not name.startswith("up.")}
+    edits = {name: Affine(shift=shift) for name, shift in shifts.items() if name.partition(".")[0] in ("skip", "mid")}
     told = Condition(context=context, concat=beside, vector=torch.tensor([[0.0, 1.0, 0.0]] * 2), affine=edits)
     answer = wanted(
         torch.cat([X, beside], 1),

@@ -19,9 +19,11 @@ from diffloom.testing.strategies import Tabled
 
 __all__ = ["PlainAutoencoder", "PlainSampler", "TinyDenoiser", "batch", "provided", "vp"]
 
+_TAPS = ("down.0", "skip.0", "res.mid", "mid")
+
 
 class TinyDenoiser(Denoiser):
-    """Two convolutions with a residual branch and a middle to tap between them, that listens at every port.
+    """Two convolutions with a residual branch, a middle and a skip to tap between them, that listens at every port.
 
     Args:
         space: What is denoised.
@@ -34,10 +36,10 @@ class TinyDenoiser(Denoiser):
         *,
         space: Space,
         out_channels: int | None = None,
-        ports: Ports = Ports(context=8, vector=8, concat=2, affine={"res.mid": 8, "mid": 8}),  # noqa: B008  # frozen
+        ports: Ports = Ports(context=8, vector=8, concat=2, affine=dict.fromkeys(_TAPS, 8)),  # noqa: B008  # frozen
     ) -> None:
         super().__init__()
-        self.taps = (Tap("res.mid", 8, 1), Tap("mid", 8, 1))
+        self.taps = tuple(Tap(name, 8, 1) for name in _TAPS)
         self.ports = ports
         self.out_channels = out_channels or space.channels
         self.stem = nn.Conv2d(space.channels, 8, 3, padding=1)
@@ -60,9 +62,11 @@ class TinyDenoiser(Denoiser):
         h = self.stem(x_t) + time[..., None, None]
         if given.concat is not None:
             h = h + self.beside(given.concat)
-        maps = {"res.mid": given.edit("res.mid", torch.tanh(h))}
+        maps = {"down.0": given.edit("down.0", h)}
+        maps["skip.0"] = given.edit("skip.0", maps["down.0"])
+        maps["res.mid"] = given.edit("res.mid", torch.tanh(maps["down.0"]))
         maps["mid"] = given.edit("mid", maps["res.mid"])
-        output: Tensor = self.head(maps["mid"])
+        output: Tensor = self.head(maps["mid"] + maps["skip.0"])
         return (output, {name: maps[name] for name in read}) if read else output
 
 

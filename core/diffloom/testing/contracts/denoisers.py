@@ -56,16 +56,18 @@ class DenoiserContract(Contract):
             require(got == wanted, f"{tap.name} is {got}, published as {wanted}")
 
     def check_every_edit_counts_and_comes_off(self, make: Make) -> None:
-        """An edit of any tap changes the output; an edit by zero and no edit are the same."""
+        """An edit of any tap changes the output; an edit by zero is none, where it replaces nothing."""
         net, x = _network(make), self._x(1)
         applies(bool(net.ports.affine), "no tap can be edited")
         told = _told(net, 1, x)
         plain = _output(net, x, torch.tensor([9.0]), told)
-        strides = {tap.name: tap.stride for tap in net.taps}
+        taps = {tap.name: tap for tap in net.taps}
         for name, channels in net.ports.affine.items():
-            shape = (1, channels, *(side // strides[name] for side in x.shape[2:]))
+            shape = (1, channels, *(side // taps[name].stride for side in x.shape[2:]))
             edited = _output(net, x, torch.tensor([9.0]), told | _edit(name, torch.ones(shape)))
             require(not torch.equal(edited, plain), f"an edit of {name} makes no difference")
+            if taps[name].replaces:
+                continue
             zero = _output(net, x, torch.tensor([9.0]), told | _edit(name, torch.zeros(shape)))
             close(zero, plain, 1e-6, f"an edit of {name} by zero")
         equal(_output(net, x, torch.tensor([9.0]), told), plain, "output after all edits came off")
@@ -98,6 +100,20 @@ class DenoiserContract(Contract):
         output.square().mean().backward()
         idle = [name for name, p in net.named_parameters() if p.requires_grad and p.grad is None]
         require(not idle, f"no gradient reaches {', '.join(idle[:5])}")
+
+    def check_a_copy_until_a_tap(self, make: Make) -> None:
+        """A copy until a tap reads there what the network reads, has weights of its own, and learns though it froze."""
+        net, x = _network(make).requires_grad_(False), self._x(1)
+        applies(bool(net.taps), "it publishes no taps")
+        told, t = _told(net, 1, x), torch.tensor([9.0])
+        theirs = {id(p) for p in net.parameters()}
+        for name in [tap.name for tap in net.taps][:: max(len(net.taps) // 5, 1)]:
+            part = net.until(name)
+            with torch.no_grad():
+                expected, read = net(x, t, told, read=[name])[1], part(x, t, told, read=[name])[1]
+            close(read[name], expected[name], 1e-4, f"{name} of the network and of its copy")
+            own = all(p.requires_grad and id(p) not in theirs for p in part.parameters())
+            require(own, f"a weight of the copy until {name} is the network's, or frozen")
 
     def check_shapes_on_the_meta_device(self, make: Make) -> None:
         """It can be built and run on the meta device."""
