@@ -104,8 +104,8 @@ def enlarge_file(
     Raises:
         DiffloomError: The file cannot be read, or the run cannot enlarge it.
     """
+    from diffloom_data.raster import GEO, open_raster
     from diffloom_stablesr.enlarge import Job, enlarge
-    from diffloom_stablesr.raster import GEO, open_raster
     from diffloom_stablesr.task import guide_of
 
     source = open_raster(image, limits)

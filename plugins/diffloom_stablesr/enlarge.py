@@ -20,7 +20,7 @@ from diffloom.errors import DataError
 from diffloom.noise import mix
 from diffloom.stored import read_json
 from diffloom.system import System
-from diffloom_stablesr.raster import Raster, Writer, enlarged_mask
+from diffloom_data.raster import Raster, Writer, enlarged_mask
 
 OnBlock = Callable[[int, int], None]
 

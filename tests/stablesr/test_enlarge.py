@@ -13,8 +13,8 @@ import diffloom
 from diffloom.cli import main
 from diffloom.errors import DataError
 from diffloom.system import System
+from diffloom_data.raster import Raster, open_raster
 from diffloom_stablesr.enlarge import Job, enlarge
-from diffloom_stablesr.raster import Raster, open_raster
 
 rasterio: Any = pytest.importorskip("rasterio")
 from affine import Affine  # noqa: E402  comes with rasterio

@@ -20,7 +20,7 @@ from diffloom.errors import DataError, DiffloomError
 
 GEO = frozenset({".tif", ".tiff"})
 
-_WHERE = "sr"
+_WHERE = "raster"
 _BLOCK = 256
 
 
