@@ -11,6 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from diffloom.condition import Condition, Ports
+from diffloom.errors import DataError
 from diffloom.layout import Layout
 from diffloom.noise import Noise
 
@@ -21,18 +22,27 @@ Code = Any
 """A `Condition`, or any tree (dict, list, tuple) of tensors whose first dimension is the batch."""
 
 
+def length(batch: Batch) -> int:
+    """Return how many items a batch has; DataError where nothing in it says so."""
+    for value in batch.values():
+        return len(value)
+    raise DataError("an empty batch does not say how many items it has", remedy="add a key, such as `item`: 0, 1, …")
+
+
 class Conditioner(nn.Module, ABC):
     """Base of all conditioners.
 
     Attributes:
         gives: The ports it fills, with widths.
         needs: Keys of the batch that `encode` reads.
+        wants: Keys that it reads as well where a batch has them, and can do without.
         only_time: Whether `forward` looks at nothing but the code and the time. Branches of guidance that have the
             same code then ask it once for all of them.
     """
 
     gives: Ports
     needs: tuple[str, ...] = ()
+    wants: tuple[str, ...] = ()
     only_time: bool = False
 
     @property
@@ -55,6 +65,17 @@ class Conditioner(nn.Module, ABC):
 
         Args:
             code: What `encode` returned.
+            noise: One stream per item.
+        """
+        return code
+
+    def hide(self, code: Code, noise: Noise) -> Code:
+        """Return the code with parts of it hidden, as only training does; by default none are.
+
+        The recipe's `drop` comes after it, and replaces the whole code by its null.
+
+        Args:
+            code: What `vary` returned.
             noise: One stream per item.
         """
         return code

@@ -182,9 +182,14 @@ class System(nn.Module):
         return codes
 
     def drop(self, codes: Mapping[str, Code], noise: Noise) -> dict[str, Code]:
-        """Return the codes with each conditioner's replaced by its null with its drop probability, per sample."""
+        """Return the codes as training shows them: partly hidden, or replaced by their null, at random per sample.
+
+        What is hidden of a code is its conditioner's choice (`Conditioner.hide`); with the drop probability of the
+        recipe it is the whole.
+        """
         dropped = {}
-        for name, code in codes.items():
+        for name, kept in codes.items():
+            code = self.conditioners[name].hide(kept, noise.within("hide", name))
             rate = self._conditioning(name).drop
             if rate:
                 keep = noise.uniform(torch.empty(len(noise)), "drop", name) >= rate
@@ -367,12 +372,17 @@ def take(batch: Batch, part: slice) -> Batch:
     return {key: value[part] for key, value in batch.items()}
 
 
-def dataset_prompts(dataset: "Dataset", needs: Iterable[str]) -> Callable[[int], Batch]:
+def dataset_prompts(dataset: "Dataset", needs: Iterable[str], wants: Iterable[str] = ()) -> Callable[[int], Batch]:
     """Return a maker of prompts: classes in turn where only labels are needed, else samples of the data set.
 
     Where nothing is needed, `item` numbers the batch, so that every batch holds a tensor that knows its length.
+
+    Args:
+        dataset: Where samples come from.
+        needs: Keys of the prompts.
+        wants: Further keys, where the samples have them.
     """
-    keys = sorted(set(needs))
+    keys = sorted({*needs, *(set(wants) & set(dataset.holds))})
 
     def prompts(count: int) -> Batch:
         if not keys:

@@ -37,7 +37,7 @@ class TimmNetwork(Network):
         self.name = f"timm:{architecture}"
         self.figures: dict[str, float] = {}
         self._device = device
-        self._model = _model(architecture, _state(weights), weights).to(device).eval().requires_grad_(False)
+        self._model = pretrained(architecture, weights).to(device)
         config = self._model.pretrained_cfg
         self._channels, *size = config["input_size"]
         self._size = tuple(size)
@@ -77,6 +77,16 @@ class TimmNetwork(Network):
         values = images.to(self._device).float().add(1).div(2).expand(-1, self._channels, -1, -1)
         values = functional.interpolate(values, size=self._size, mode="bicubic", antialias=True)
         return (values.clamp(0, 1) - self._mean) / self._std
+
+
+def pretrained(architecture: str, weights: Path) -> Any:
+    """Return a network of timm with the weights of a file, frozen; it has as many classes as these.
+
+    Raises:
+        IncompatibleParts: timm does not know it.
+        CheckpointError: The weights cannot be read, or are another network's.
+    """
+    return _model(architecture, _state(weights), weights).eval().requires_grad_(False)
 
 
 def _state(weights: Path) -> dict[str, Tensor]:

@@ -44,7 +44,7 @@ def numbers(text: str | None, count: int | None) -> list[int] | None:
 def conditions(run: "Run", texts: Sequence[str], count: int) -> "Batch":
     """Return a batch of `count` things to ask for.
 
-    What is read and nobody gave comes from the system's own prompts.
+    What is needed and nobody gave comes from the system's own prompts; what can be done without is left out.
 
     Args:
         run: Whose system is asked.
@@ -57,8 +57,10 @@ def conditions(run: "Run", texts: Sequence[str], count: int) -> "Batch":
     """
     from diffloom.data import collate
 
-    needs = sorted({*run.system.task.asks, *(key for part in run.system.conditioners.values() for key in part.needs)})
-    given = dict(_value(text, needs, run) for text in texts)
+    parts = run.system.conditioners.values()
+    needs = sorted({*run.system.task.asks, *(key for part in parts for key in part.needs)})
+    known = sorted({*needs, *(key for part in parts for key in part.wants)})
+    given = dict(_value(text, known, run) for text in texts)
     columns = [{key: values[i % len(values)] for key, values in given.items()} for i in range(count)]
     asked = collate(columns)
     if set(needs) <= set(asked) and not _texts(asked):

@@ -86,7 +86,8 @@ def ask_about(run: "Run", settings: Sequence[str]) -> None:
     system = run.system
     needs = [key for conditioner in system.conditioners.values() for key in conditioner.needs]
     needs += [key for key in system.task.needs if system.task.paired and key in data.holds]
-    system.plan = replace(system.plan, prompts=dataset_prompts(data, needs))
+    wants = [key for conditioner in system.conditioners.values() for key in conditioner.wants]
+    system.plan = replace(system.plan, prompts=dataset_prompts(data, needs, wants))
 
 
 def _overlaid(recipe: "Recipe", settings: Sequence[str]) -> "Recipe":

@@ -91,12 +91,13 @@ class _Builder:
         task = cast(Task, self._make("task"))
         needs = [key for conditioner in conditioners.values() for key in conditioner.needs]
         needs += task.needs if task.paired else ()
+        wants = [key for conditioner in conditioners.values() for key in conditioner.wants]
         plan = Plan(
             data_space=dataset.space,
             prediction=self._prediction(),
             conditioning={name: _conditioning(config) for name, config in self.recipe.conditioners.items()},
             precision=getattr(torch, self.recipe.header.precision),
-            prompts=dataset_prompts(self._held_out() if task.paired else dataset, needs),
+            prompts=dataset_prompts(self._held_out() if task.paired else dataset, needs, wants),
             sample_batch=self.recipe.header.sample.batch,
             window=self.recipe.header.sample.window,
         )

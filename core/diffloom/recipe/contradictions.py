@@ -38,10 +38,16 @@ def contradictions(recipe: Recipe, system: System, dataset: Dataset) -> Iterator
 
 
 def keys(recipe: Recipe, system: System, dataset: Dataset) -> Iterator[Problem]:
-    """What the task, where it trains, or a conditioner reads must be in the data."""
+    """What the task, where it trains, or a conditioner reads must be in the data.
+
+    What a conditioner can do without must be there where it learns: it would never see it.
+    """
     learns = recipe.header.train.steps > 0
     needs: dict[tuple[str, ...], tuple[str, ...]] = {("task",): system.task.needs if learns else ()}
     needs |= {("conditioners", name): c.needs for name, c in system.conditioners.items()}
+    for name, part in system.conditioners.items():
+        if learns and _learned_here(recipe.conditioners[name]):
+            needs["conditioners", name] += part.wants
     for path, wanted in needs.items():
         for key in wanted:
             if key not in dataset.holds:
@@ -67,7 +73,7 @@ def keys(recipe: Recipe, system: System, dataset: Dataset) -> Iterator[Problem]:
 
 def told(recipe: Recipe, system: System) -> Iterator[Problem]:
     """What a task wants the network to be told must be read by a conditioner."""
-    read = {key for conditioner in system.conditioners.values() for key in conditioner.needs}
+    read = {key for part in system.conditioners.values() for key in (*part.needs, *part.wants)}
     for key in system.task.told:
         if key not in read:
             yield Problem(
@@ -151,8 +157,7 @@ def guidance(recipe: Recipe, system: System) -> Iterator[Problem]:
     if recipe.header.train.steps == 0 or any(loaded):
         return
     for name, how in system.plan.conditioning.items():
-        extras = recipe.conditioners[name].extras
-        if getattr(extras, "weights", None) or getattr(extras, "freeze", False):
+        if not _learned_here(recipe.conditioners[name]):
             continue
         if how.drop == 0 and how.guidance not in (None, 1):
             yield Problem(
@@ -170,6 +175,11 @@ def guidance(recipe: Recipe, system: System) -> Iterator[Problem]:
                 got="1",
                 remedy=f"set conditioners.{name}.drop to 0.1, or remove the conditioner",
             )
+
+
+def _learned_here(config: Config) -> bool:
+    """Return whether all that a part knows it learns in this run."""
+    return not (getattr(config.extras, "weights", None) or getattr(config.extras, "freeze", False))
 
 
 def walks(recipe: Recipe, system: System) -> Iterator[Problem]:

@@ -123,15 +123,15 @@ def _words(folder: Path) -> Path:
     )
 
 
-def transformers() -> Any:
-    """Return the library; DiffloomError where it is not installed."""
+def transformers(where: str = _WHERE) -> Any:
+    """Return the library; DiffloomError about `where` if it is not installed."""
     ensure_torchvision()  # transformers imports it where it is installed, in good order or not
     try:
         import transformers
     except ImportError as error:
         raise DiffloomError(
-            "CLIP's text network comes from a library that is not installed",
-            where=_WHERE,
+            "CLIP's networks come from a library that is not installed",
+            where=where,
             expected="transformers",
             remedy="pip install 'diffloom[text]'",
         ) from error

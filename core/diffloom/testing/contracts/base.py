@@ -205,23 +205,24 @@ def applies(condition: bool, message: str) -> None:
 
 
 def asked(part: "Conditioner | Task", count: int, space: Space) -> dict[str, Any]:
-    """Return a made-up batch of what a part needs; keys that are not conventional come from its `example_batch`.
+    """Return a made-up batch of what a part needs and wants; keys that are not conventional come from `example_batch`.
 
     Raises:
         NotApplicable: Where nothing says what a key holds.
     """
     made_by_it = getattr(type(part), "example_batch", None)
     own: Mapping[str, Any] = {} if made_by_it is None else made_by_it(count, space)
-    made = batch([key for key in part.needs if key not in own], count, space)
+    reads = (*part.needs, *getattr(part, "wants", ()))
+    made = batch([key for key in reads if key not in own], count, space)
     remedy = "give its class a static method `example_batch(count, space)` that does"
-    applies(made is not None, f"no made-up batch has {', '.join(part.needs)}; {remedy}")
+    applies(made is not None, f"no made-up batch has {', '.join(reads)}; {remedy}")
     return {**own, **(made or {})}
 
 
 def close(got: Tensor, wanted: Tensor, tolerance: float, what: str) -> None:
     """Raise AssertionError unless two tensors agree, relative to the larger of 1 and their size."""
     require(got.shape == wanted.shape, f"{what}: shape {tuple(got.shape)} is not {tuple(wanted.shape)}")
-    size = max(1.0, float(wanted.detach().abs().max())) if wanted.numel() else 1.0
+    size = max(1.0, float(wanted.detach().double().abs().max())) if wanted.numel() else 1.0
     off = float((got.detach().double() - wanted.detach().double()).abs().max()) if wanted.numel() else 0.0
     require(off <= tolerance * size, f"{what}: they differ by {off:.3g}, and may by {tolerance * size:.3g}")
 

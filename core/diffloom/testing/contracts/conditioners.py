@@ -8,6 +8,7 @@ from torch.utils import _pytree as pytree
 
 from diffloom.condition import Condition
 from diffloom.conditioner import Conditioner
+from diffloom.noise import Noise
 from diffloom.space import Space
 from diffloom.testing.contracts.base import Contract, Make, applies, asked, close, equal, require
 
@@ -31,9 +32,8 @@ class ConditionerContract(Contract):
     def check_null_has_the_shape_of_a_code(self, make: Make) -> None:
         """The code of "nothing said" is a tree of the same shapes and types."""
         part, code = self._encoded(make, 2)
-        one, other = pytree.tree_leaves(code), pytree.tree_leaves(part.null(code))
-        shapes = [[(tuple(v.shape), v.dtype) for v in leaves if isinstance(v, Tensor)] for leaves in (one, other)]
-        require(shapes[0] == shapes[1], f"{shapes[1]} is not {shapes[0]}")
+        code, null = _shapes(code), _shapes(part.null(code))
+        require(null == code, f"{null} is not {code}")
 
     def check_items_do_not_depend_on_their_batch(self, make: Make) -> None:
         """An item is told the same alone."""
@@ -44,6 +44,22 @@ class ConditionerContract(Contract):
         for both, single in pairs:
             if isinstance(both, Tensor):
                 close(both[1:], single, 1e-5, "item 1")
+
+    def check_what_it_wants_can_be_left_out(self, make: Make) -> None:
+        """Without the keys that it can do without, the code has the same shapes and types."""
+        part, code = self._encoded(make, 2)
+        applies(bool(part.wants), "it has no such keys")
+        left = {key: value for key, value in self._batch(part, 2).items() if key not in part.wants}
+        with torch.no_grad():
+            without = part.encode(left | {"item": torch.arange(2)})
+        require(_shapes(without) == _shapes(code), f"{_shapes(without)} is not {_shapes(code)}")
+
+    def check_hiding_keeps_the_shape_of_a_code(self, make: Make) -> None:
+        """A code that training has partly hidden is a tree of the same shapes and types."""
+        part, code = self._encoded(make, 2)
+        with torch.no_grad():
+            hidden = part.train().hide(code, Noise(range(2)))
+        require(_shapes(hidden) == _shapes(code), f"{_shapes(hidden)} is not {_shapes(code)}")
 
     def check_claims_of_time_alone_hold(self, make: Make) -> None:
         """What claims to look at the code and the time alone says the same for any x_t and whatever else is said."""
@@ -72,3 +88,7 @@ class ConditionerContract(Contract):
         x = torch.randn(count, space.channels, *space.size, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
             return part, part(code, x, torch.tensor(3.0), Condition())
+
+
+def _shapes(code: object) -> list[tuple[tuple[int, ...], torch.dtype]]:
+    return [(tuple(leaf.shape), leaf.dtype) for leaf in pytree.tree_leaves(code) if isinstance(leaf, Tensor)]
