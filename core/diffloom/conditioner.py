@@ -80,11 +80,24 @@ class Conditioner(nn.Module, ABC):
         """
         return code
 
+    def prepare(self, code: Code, given: Condition) -> Code:
+        """Return a code for `forward` that says the same, with what stays the same during a walk computed.
+
+        It comes once per walk, for all branches of guidance together, and only to those who are asked at every step;
+        what it returns goes to `forward` alone. The weights must not change in between.
+
+        Args:
+            code: What `encode` returned, or codes like it joined along the batch.
+            given: What the conditioners before this one say at every step alike; empty for those that look at the
+                time alone.
+        """
+        return code
+
     def forward(self, code: Code, x_t: Tensor, t: Tensor, given: Condition) -> Condition:
         """Return what this conditioner adds at time t.
 
         Args:
-            code: What `encode` returned.
+            code: What `encode` returned, or `prepare`.
             x_t: Noisy data (B, C, *spatial), before any `concat`.
             t: (B,) or 0-d.
             given: What the conditioners before this one said.

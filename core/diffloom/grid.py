@@ -9,6 +9,7 @@ the cost.
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
 from typing import Literal
 
@@ -22,6 +23,9 @@ Spacing = Literal["leading", "trailing", "linspace", "quadratic", "karras", "exp
 
 LOWEST_LOG_SNR = math.log(2.0**-24)
 """Where spacings in noise level begin on a schedule whose own end, zero SNR, is infinitely far."""
+
+
+_TOLERANCE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,25 @@ class Level:
     def of(cls, schedule: Schedule, t: float) -> "Level":
         """Return the level of a schedule at time t."""
         return cls(*(float(value) for value in (schedule.alpha(t), schedule.sigma(t), schedule.log_snr(t))))
+
+
+@dataclass(frozen=True)
+class Span:
+    """The times of a part of a walk.
+
+    Attributes:
+        low: They are greater than this.
+        high: They are at most this.
+    """
+
+    low: float
+    high: float
+
+    def __contains__(self, t: float) -> bool:
+        return self.low < t <= self.high
+
+    def __bool__(self) -> bool:
+        return self.low < self.high
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,11 +130,35 @@ class Grid:
         """√(α² + σ²) at the first level: the size of x_T for data of unit variance; 1 on every vp path."""
         return math.hypot(self.levels[0].alpha, self.levels[0].sigma)
 
+    def span(self, start: float, end: float) -> "Span":
+        """Return the times of the steps i of n that lie in a part of the walk: start ≤ i/n and (i + 1)/n ≤ end.
+
+        Both are taken as the decimal numbers that they are written as. A step's times end where the next one's begin,
+        give or take a thousandth of it, so that rounding a time moves it to no other step.
+        """
+        count = len(self)
+        first, after = math.ceil(_exact(start) * count), math.floor(_exact(end) * count)
+        if first >= after:
+            return Span(math.inf, -math.inf)
+        return Span(self._edge(after), self._edge(first))
+
+    def _edge(self, index: int) -> float:
+        """Return what separates the times of the steps from `index` on from those before."""
+        if index == 0:
+            return math.inf
+        if index == len(self):
+            return -math.inf
+        return self.times[index] + _TOLERANCE * (self.times[index - 1] - self.times[index])
+
     def entry(self, strength: float) -> int:
         """Return the index where a run enters that makes the whole steps in `strength` of all: ⌊n · strength⌋."""
         count = len(self)
         made = math.floor(strength * count)
         return count - min(made, count)
+
+
+def _exact(share: float) -> Fraction:
+    return Fraction(repr(float(share)))
 
 
 def spaced(schedule: Schedule, count: int | None, spacing: Spacing, *, offset: int = 0, rho: float = 7.0) -> Tensor:

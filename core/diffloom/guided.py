@@ -2,10 +2,11 @@
 
 Law: the answer is that of the plain system, asked anew at every step. What static conditioners say is joined once, and
 the denoiser prepares it once (keys and values of a context); the others are asked at every step, in the same order,
-and those that look at the time alone only once for all branches of guidance.
+and those that look at the time alone only once for all branches of guidance. Who is told during a part of the walk is
+replaced by its null in the rest, and needs no branch of its own there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from types import MappingProxyType
@@ -98,8 +99,32 @@ def telling(
                 said = said | conditioner(codes[name], _NEVER, _NEVER, said)
             parts.append(denoiser.prepare(said))
         else:
-            parts += [Asked(conditioner, codes[name], copies.get(name, 1)) for name, conditioner in run]
+            for name, conditioner in run:
+                shared = copies.get(name, 1)
+                still = _join(parts) if shared == 1 else Condition()
+                parts.append(Asked(conditioner, conditioner.prepare(codes[name], still), shared))
     return Telling(tuple(parts))
+
+
+def _join(parts: Iterable[Condition | Asked]) -> Condition:
+    """Return what is said at every step alike."""
+    said = Condition()
+    for part in parts:
+        said = said if isinstance(part, Asked) else said | part
+    return said
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """What a denoiser is told in every branch of guidance, one after another along the batch.
+
+    Attributes:
+        told: What it is told.
+        weights: Of the branches.
+    """
+
+    told: Telling
+    weights: Sequence[float]
 
 
 class Guided:
@@ -111,34 +136,54 @@ class Guided:
     """
 
     def __init__(self, system: "System", codes: Mapping[str, Code]) -> None:
-        self.system = system
-        scales, parts = system.guidance(), system.conditioners
-        stacked, self.weights = branches(parts, codes, scales)
-        shared = [name for name, part in parts.items() if part.only_time and name not in scales]
-        stacked |= {name: codes[name] for name in shared}
-        with system.autocast(system.device):
-            self.told = telling(system.denoiser, parts, stacked, dict.fromkeys(shared, len(self.weights)))
+        self.system, self.codes = system, codes
+        self.spans = system.spans()
+        self._ladders: dict[frozenset[str], Ladder] = {}
+        if not self.spans:
+            self._ladder(frozenset())
 
     def __call__(self, x_t: Tensor, t: Tensor) -> Denoised:
         """Return the denoised x_t (B, C, *spatial) at time t (0-d or (B,))."""
         side, schedule = self.system.plan.window, self.system.schedule
         large = side is not None and max(x_t.shape[2:]) > side
-        output = self._blended(x_t, t) if large else self._output(x_t, t, self.told)
+        ladder = self._ladder(self._silent(t))
+        output = self._blended(x_t, t, ladder) if large else self._output(x_t, t, ladder)
         return Denoised.from_output(self.system.plan.prediction, output, x_t, schedule.alpha(t), schedule.sigma(t))
 
-    def _output(self, x_t: Tensor, t: Tensor, told: Telling) -> Tensor:
+    def _silent(self, t: Tensor) -> frozenset[str]:
+        """Return who is not told at time t; for times of each item, at the latest."""
+        if not self.spans:
+            return frozenset()
+        time = float(t.max())
+        return frozenset(name for name, span in self.spans.items() if time not in span)
+
+    def _ladder(self, silent: frozenset[str]) -> Ladder:
+        """Return the branches where some conditioners are not told; made once."""
+        if silent not in self._ladders:
+            parts = self.system.conditioners
+            scales = {name: scale for name, scale in self.system.guidance().items() if name not in silent}
+            codes = {name: parts[name].null(code) if name in silent else code for name, code in self.codes.items()}
+            stacked, weights = branches(parts, codes, scales)
+            shared = [name for name, part in parts.items() if part.only_time and name not in scales]
+            stacked |= {name: codes[name] for name in shared}
+            with self.system.autocast(self.system.device):
+                told = telling(self.system.denoiser, parts, stacked, dict.fromkeys(shared, len(weights)))
+            self._ladders[silent] = Ladder(told, weights)
+        return self._ladders[silent]
+
+    def _output(self, x_t: Tensor, t: Tensor, ladder: Ladder) -> Tensor:
         """Return the network's output (B, C′, *spatial), all branches combined."""
-        count = len(self.weights)
+        count = len(ladder.weights)
         x = torch.cat([x_t] * count) if count > 1 else x_t
         times = torch.cat([t] * count) if count > 1 and t.dim() else t
-        return combine(self.system.answer(x, times, told), self.weights, x_t.shape[1])
+        return combine(self.system.answer(x, times, ladder.told), ladder.weights, x_t.shape[1])
 
-    def _blended(self, x_t: Tensor, t: Tensor) -> Tensor:
+    def _blended(self, x_t: Tensor, t: Tensor, ladder: Ladder) -> Tensor:
         """Return the network's output for a map of any size, window by window; see `diffloom.window`."""
         side = self.system.plan.window or 1
         total, out = torch.zeros_like(x_t[:1, :1]), None
         for window in windows((x_t.shape[2], x_t.shape[3]), side, side // 2):
-            made = self._output(window.cut(x_t), t, self.told.within(window))
+            made = self._output(window.cut(x_t), t, replace(ladder, told=ladder.told.within(window)))
             out = made.new_zeros(*made.shape[:2], *x_t.shape[2:]) if out is None else out
             counts = weights(window.height, window.width).to(made)
             window.cut(out).add_(made * counts)

@@ -18,6 +18,7 @@ from diffloom.condition import Condition, choose
 from diffloom.conditioner import Batch, Code, Conditioner
 from diffloom.denoiser import Denoiser
 from diffloom.errors import DataError, IncompatibleParts
+from diffloom.grid import Span
 from diffloom.guided import Guided
 from diffloom.noise import Noise
 from diffloom.prediction import Prediction
@@ -39,10 +40,14 @@ class Conditioning:
     Attributes:
         drop: Probability that training replaces its code by the null, per sample.
         guidance: Guidance scale in sampling, or `None`: always given.
+        start: Part of a walk's steps before it is told, 0 … 1; its null is, until then.
+        end: Part of a walk's steps after which its null is told, 0 … 1.
     """
 
     drop: float = 0.0
     guidance: float | None = None
+    start: float = 0.0
+    end: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -328,6 +333,12 @@ class System(nn.Module):
         """Return the guidance scale of every guided conditioner."""
         scales = {name: self._conditioning(name).guidance for name in self.conditioners}
         return {name: scale for name, scale in scales.items() if scale is not None}
+
+    def spans(self) -> dict[str, Span]:
+        """Return from when to when in a walk they are told, for the conditioners that are not told throughout."""
+        told = {name: self._conditioning(name) for name in self.conditioners}
+        parts = {name: (how.start, how.end) for name, how in told.items() if (how.start, how.end) != (0.0, 1.0)}
+        return {name: self.sampler.grid(self.schedule).span(*part) for name, part in parts.items()}
 
     def autocast(self, device: torch.device, dtype: torch.dtype = torch.float32) -> AbstractContextManager[object]:
         """Return the context in which the network computes with the plan's precision, for states of a type."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -31,7 +31,7 @@ class DiffusersDenoiser(Denoiser):
 
     Its ports are read from its config: `context` for cross-attention; `vector` for classes (one weight for each,
     see `conditioner/diffusers-class`) or a projection; `concat` for input channels beyond those of the space. A
-    U-Net publishes the taps `skip.N`, `mid` and `up.N`, so that whatever edits or reads taps works on it.
+    U-Net publishes the taps `down.N`, `skip.N`, `mid` and `up.N`, so that whatever edits or reads taps works on it.
 
     Args:
         space: What is diffused.
@@ -71,9 +71,8 @@ class DiffusersDenoiser(Denoiser):
         self.wiring = Wiring.of(self.network, space.channels, self.where)
         self.schedule, self.time, self.time_scale = schedule, time, time_scale
         found = _probe(json.dumps(config), space, self.where)
-        self.taps, self.out_channels = found.taps, found.channels
-        self.ports = self.wiring.ports({tap.name: tap.channels for tap in self.taps})
-        self._names = [tap.name for tap in self.taps]
+        self.out_channels = found.channels
+        self._publish(found.taps)
 
     @property
     def null_class(self) -> int | None:
@@ -89,15 +88,31 @@ class DiffusersDenoiser(Denoiser):
             IncompatibleParts: The condition does not fit the ports, or a tap has an unknown name.
         """
         condition = condition or Condition()
-        taps.check(self._names, condition, read)
+        taps.check(list(self.ports.affine), condition, read)
         arguments = self.wiring.arguments(x_t, self._time(t).expand(x_t.shape[0]), condition)
         with taps.Listening(self.network, condition, read) as heard:
             output: Tensor = self.network(**arguments, return_dict=False)[0]
         return (output, {name: heard.maps[name] for name in read}) if read else output
 
+    def until(self, tap: str) -> "DiffusersDenoiser":
+        """Return a copy until a tap; of a U-Net, where that is `mid` or on the way down, it ends with the middle."""
+        part = super().until(tap)
+        early = [found for found in self.taps if found.name == "mid" or found.name.startswith("down.")]
+        if tap in {found.name for found in early} and taps.shortened(part.network):
+            part._publish(early)
+            part.out_channels = early[-1].channels
+        return part
+
     def layouts(self) -> Sequence[Layout]:
-        """Return the layout of diffusers: the network's own."""
-        return (identical(self, "network.", self.network),)
+        """Return the layout of diffusers: the network's own; one that ends with the middle is no class there."""
+        whole = identical(self, "network.", self.network)
+        if any(tap.name.startswith("up.") for tap in self.taps) or not self.taps:
+            return (whole,)
+        return (replace(whole, config={key: value for key, value in whole.config.items() if key != "_class_name"}),)
+
+    def _publish(self, found: Sequence[Tap]) -> None:
+        self.taps = tuple(found)
+        self.ports = self.wiring.ports({tap.name: tap.channels for tap in found})
 
     def _time(self, t: Tensor) -> Tensor:
         own = self.schedule.sigma(t).to(torch.float32) if self.time == "sigma" else t
@@ -146,8 +161,10 @@ def _probe(config: str, space: Space, where: str) -> _Found:
                 remedy="change the data's size or channels, or take another network",
             ) from error
     _fit(network, output, space, where)
-    stride = max(space.size)
-    published = (Tap(name, heard.maps[name].shape[1], stride // max(heard.maps[name].shape[2:])) for name in names)
+    stride, maps = max(space.size), heard.maps
+    if any(maps[name] is not maps[name.replace("down", "skip")] for name in names if name.startswith("down.")):
+        names = [name for name in names if not name.startswith("down.")]  # what goes on is not what is kept
+    published = (Tap(name, maps[name].shape[1], stride // max(maps[name].shape[2:])) for name in names)
     return _Found(output.shape[1], tuple(published))
 
 

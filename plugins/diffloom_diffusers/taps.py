@@ -1,7 +1,8 @@
 """Taps of diffusers' U-Nets, heard and edited through hooks that last for one call.
 
-`skip.N` is what the way up receives, in the order in which the way down makes it; `mid` leaves the middle; `up.N` is
-the output of one block of the way up, its enlargement included. A call that edits and reads nothing meets no hook.
+`down.N` is what the way down makes step by step, which goes on and is kept for the way up; `skip.N` is what the way up
+receives of it; `mid` leaves the middle; `up.N` is the output of one block of the way up, its enlargement included. A
+call that edits and reads nothing meets no hook.
 """
 
 from collections.abc import Sequence
@@ -35,6 +36,8 @@ class Listening:
     def __enter__(self) -> "Listening":
         if not (self.names or self.condition.affine):
             return self
+        for index, step in enumerate(_steps(self.network)):
+            self._handles.append(step.register_forward_hook(self._leaving(f"down.{index}")))
         blocks = list(self.network.up_blocks)
         left = _skips(self.network)
         for index, block in enumerate(blocks):
@@ -83,6 +86,7 @@ def names(network: Any) -> list[str]:
         return []
     middle = ["mid"] if getattr(network, "mid_block", None) is not None else []
     return [
+        *(f"down.{index}" for index in range(len(_steps(network)))),
         *(f"skip.{index}" for index in range(_skips(network))),
         *middle,
         *(f"up.{index}" for index in range(len(blocks))),
@@ -103,6 +107,28 @@ def check(known: Sequence[str], condition: Condition, read: Sequence[str]) -> No
             expected=f"some of {', '.join(known)}" if known else "no taps: it is no U-Net",
             got=", ".join(wrong),
         )
+
+
+def shortened(network: Any) -> bool:
+    """Leave out a network's way up, so that it answers with its middle; False where its way down is no plain one."""
+    if not _steps(network) or network.mid_block is None:
+        return False
+    network.up_blocks = nn.ModuleList()
+    for name in ("conv_norm_out", "conv_act", "conv_out"):
+        setattr(network, name, nn.Identity())
+    return True
+
+
+def _steps(network: Any) -> list[nn.Module]:
+    """Return the module that ends each step of the way down, the stem first; none where a block has other steps."""
+    steps: list[nn.Module] = [network.conv_in]
+    for block in network.down_blocks:
+        ends = getattr(block, "attentions", None) or getattr(block, "resnets", None)
+        if ends is None or len(ends) != len(block.resnets) or hasattr(block, "skip_conv"):
+            return []
+        steps += [*ends, *(block.downsamplers or ())]
+    up = _skips(network)
+    return steps if up in (0, len(steps)) else []
 
 
 def _skips(network: Any) -> int:

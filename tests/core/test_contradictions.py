@@ -52,9 +52,15 @@ def problems(file: Path, **changes: object) -> list[str]:
     return []
 
 
+DIGIT = {"type": "class-label", "classes": 10, "drop": 0.1, "guidance": 2.0}
 ZERO = {"type": "zero-terminal-snr", "schedule": {"type": "cosine", "steps": 40}}
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
+    "a part of the walk that holds no step": (
+        {"conditioners__digit": {**DIGIT, "start": 0.3, "end": 0.5}},
+        "none of the 5 steps of sampler lies between",
+        "at least 0.2 apart",
+    ),
     "noise predicted where no data is left": (
         {"schedule": ZERO, "denoiser__prediction": "eps"},
         "denoiser.prediction: predicting eps is undefined",

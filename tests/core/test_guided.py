@@ -2,6 +2,8 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from fractions import Fraction
+from itertools import pairwise
 
 import pytest
 import torch
@@ -12,6 +14,11 @@ from diffloom.conditioner import Batch, Conditioner
 from diffloom.denoiser import Denoiser
 from diffloom.guidance import branches
 from diffloom.guided import telling
+from diffloom.noise import Noise
+from diffloom.space import Space
+from diffloom.system import Conditioning, Plan, System
+from diffloom.testing.standins import PlainAutoencoder, PlainSampler, vp
+from diffloom_ddpm.generate import Generate
 
 
 class Plain(Denoiser):
@@ -177,3 +184,130 @@ def test_who_looks_at_the_time_alone_is_asked_once_for_all_branches(level: Tenso
     assert told.vector is not None
     assert plain.vector is not None
     assert torch.equal(told.vector, plain.vector)
+
+
+class Looking(Conditioner):
+    """Says a vector at every step, and counts what it was asked."""
+
+    gives = Ports(vector=1)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prepared: list[tuple[Tensor, Condition]] = []
+        self.asked: list[Tensor] = []
+
+    def encode(self, batch: Batch) -> Tensor:
+        return torch.ones(len(batch["a"]), 1)
+
+    def null(self, code: Tensor) -> Tensor:
+        return 0 * code
+
+    def prepare(self, code: Tensor, given: Condition) -> Tensor:
+        self.prepared.append((code, given))
+        return 10 * code
+
+    def forward(self, code: Tensor, x_t: Tensor, t: Tensor, given: Condition) -> Condition:
+        self.asked.append(code)
+        return Condition(vector=code)
+
+
+class Listening(Denoiser):
+    """Answers with its vector, times a weight."""
+
+    ports = Ports(vector=1)
+    out_channels = 1
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.ones(()))
+        self.seen: list[Tensor] = []
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, condition: Condition | None = None, *, read: Sequence[str] = ()
+    ) -> Tensor:
+        assert condition is not None
+        assert condition.vector is not None
+        self.seen.append(condition.vector.flatten())
+        return condition.vector.view(-1, 1, 1, 1) * self.weight * torch.ones_like(x_t)
+
+
+def walking(conditioners: dict[str, Conditioner], steps: int = 10, **how: Conditioning) -> tuple[System, Listening]:
+    net = Listening()
+    space = Space(1, (4, 4), low=None, high=None)
+    plan = Plan(space, conditioning=how)
+    system = System(
+        plan,
+        autoencoder=PlainAutoencoder(channels=1),
+        task=Generate(),
+        schedule=vp(100),
+        denoiser=net,
+        sampler=PlainSampler(steps=steps),
+        conditioners=conditioners,
+    )
+    return system.eval(), net
+
+
+def test_who_is_asked_at_every_step_prepares_once_for_all_branches_and_sees_what_stays() -> None:
+    asked = Looking()
+    system, _ = walking({"a": Tokens("a"), "asked": asked}, asked=Conditioning(guidance=3.0))
+    with torch.inference_mode():
+        system.walk(BATCH, Noise([0, 1]))
+    ((code, given),) = asked.prepared
+    assert code.flatten().tolist() == [0, 0, 1, 1]
+    assert torch.equal(batch_of(given), torch.cat([BATCH["a"]] * 2))
+    assert len(asked.asked) == 10
+    assert asked.asked[0].flatten().tolist() == [0, 0, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("steps", "start", "end", "told"),
+    [
+        (10, 0.2, 0.8, range(2, 8)),
+        (10, 0.0, 0.3, range(3)),
+        (10, 0.7, 1.0, range(7, 10)),
+        (4, 0.25, 0.75, range(1, 3)),
+        (7, 0.3, 0.9, range(3, 6)),
+        (50, 0.1, 0.29, range(5, 14)),
+    ],
+)
+def test_a_part_of_the_walk_is_that_of_the_published_rule(steps: int, start: float, end: float, told: range) -> None:
+    exact = [Fraction(str(value)) for value in (start, end)]
+    rule = [i for i in range(steps) if not (Fraction(i, steps) < exact[0] or Fraction(i + 1, steps) > exact[1])]
+    assert rule == list(told)
+    asked = Looking()
+    system, net = walking({"asked": asked}, steps, asked=Conditioning(start=start, end=end))
+    with torch.inference_mode():
+        system.walk(BATCH, Noise([0, 1]))
+    assert [i for i, seen in enumerate(net.seen) if bool(seen.any())] == list(told)
+    assert len(asked.prepared) == 2  # inside and outside
+    net.seen.clear()
+    with torch.inference_mode():  # a walk that begins later makes the same steps of the same grid
+        system.walk(BATCH, Noise([0, 1]), x0=torch.zeros(2, 1, 4, 4), strength=0.5)
+    first = steps - len(net.seen)
+    assert first == steps - steps // 2
+    assert [first + i for i, seen in enumerate(net.seen) if bool(seen.any())] == [i for i in told if i >= first]
+
+
+def test_outside_its_part_a_guided_condition_needs_no_branch() -> None:
+    system, net = walking({"asked": Looking()}, asked=Conditioning(guidance=3.0, start=0.5))
+    with torch.inference_mode():
+        system.walk(BATCH, Noise([0, 1]))
+    assert [len(seen) for seen in net.seen] == [2] * 5 + [4] * 5
+
+
+def test_a_part_that_holds_no_step_holds_no_time() -> None:
+    grid = PlainSampler(steps=10).grid(vp(100))
+    for start, end in ((0.75, 0.79), (0.9, 0.1), (0.95, 1.0)):
+        span = grid.span(start, end)
+        assert not span
+        assert not any(t in span for t in grid.times)
+    assert all(t in grid.span(0, 1) for t in grid.times)
+
+
+def test_a_step_lasts_until_the_next_begins() -> None:
+    grid = PlainSampler(steps=10).grid(vp(100))
+    span = grid.span(0.2, 0.8)
+    between = [(a + b) / 2 for a, b in pairwise(grid.times)]
+    assert [i for i, t in enumerate(between) if t in span] == list(range(2, 8))
+    rounded = [float(torch.tensor(t, dtype=torch.float32)) for t in grid.times[:-1]]
+    assert [i for i, t in enumerate(rounded) if t in span] == list(range(2, 8))

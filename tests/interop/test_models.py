@@ -143,6 +143,48 @@ def test_edited_taps_are_what_a_controlnet_adds_in_diffusers(folders: Mapping[st
     assert [tuple(maps[name].shape) for name in ("mid", "up.1")] == [(2, 16, 8, 8), (2, 8, 16, 16)]
 
 
+@torch.no_grad()
+def test_edits_on_the_way_down_are_what_an_adapter_adds_in_diffusers(folders: Mapping[str, Path]) -> None:
+    ours, wanted = denoiser(folders["told"]), theirs("UNet2DConditionModel", folders["told"])
+    context, beside, vector = normal(2, 4, 12), normal(2, 2, 16, 16), torch.tensor([[0.0, 1.0, 0.0]] * 2)
+    shifts = {"down.2": 0.3 * normal(2, 8, 8, 8), "down.3": 0.3 * normal(2, 16, 8, 8, seed=1)}
+    edits = {name: Affine(shift=shift) for name, shift in shifts.items()}
+    told = Condition(context=context, concat=beside, vector=vector)
+    x, labels = torch.cat([X, beside], 1), torch.tensor([1, 1])
+    downsampler, last = wanted.down_blocks[0].downsamplers[0], wanted.down_blocks[1].attentions[0]
+    handles = [
+        downsampler.register_forward_hook(lambda module, given, h: h + shifts["down.2"]),
+        last.register_forward_hook(lambda module, given, out: (out[0] + shifts["down.3"],)),
+    ]
+    answer = wanted(x, TIMES, context, class_labels=labels).sample
+    for handle in handles:
+        handle.remove()
+    got, maps = ours(X, TIMES, told | Condition(affine=edits), read=["down.2", "skip.2", "down.3", "skip.3"])
+    torch.testing.assert_close(got, answer, rtol=1e-5, atol=1e-5)
+    assert torch.equal(maps["down.2"], maps["skip.2"])
+    assert torch.equal(ours(X, TIMES, told), denoiser(folders["told"])(X, TIMES, told))
+
+
+@pytest.mark.parametrize("name", ["plain", "told"])
+@torch.no_grad()
+def test_a_copy_until_the_middle_leaves_the_way_up_out(name: str, folders: Mapping[str, Path]) -> None:
+    ours = denoiser(folders[name])
+    part = ours.until("mid")
+    told = Condition(
+        context=normal(2, 4, 12) if ours.ports.context else None,
+        concat=normal(2, 2, 16, 16) if ours.ports.concat else None,
+    )
+    read = [tap.name for tap in part.taps]
+    assert read == [*(f"down.{n}" for n in range(len(read) - 1)), "mid"]
+    assert not any("up_blocks" in key or "conv_out" in key for key in part.state_dict())
+    out, maps = part(X, TIMES, told, read=read)
+    _, expected = ours(X, TIMES, told, read=read)
+    for key in read:
+        torch.testing.assert_close(maps[key], expected[key], rtol=1e-5, atol=1e-5)
+    assert torch.equal(out, maps["mid"])
+    torch.testing.assert_close(ours.until("up.0")(X, TIMES, told), ours(X, TIMES, told), rtol=1e-5, atol=1e-5)
+
+
 def test_a_condition_that_does_not_fit_is_refused(folders: Mapping[str, Path]) -> None:
     plain, told = denoiser(folders["plain"]), denoiser(folders["told"])
     for part, condition, says in (

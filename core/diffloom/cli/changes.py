@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from diffloom.recipe.recipe import Recipe
 
 _FREE = ("sampler", "sample", "eval", "precision", "device", "hooks")
+_FREE_OF_CONDITIONERS = ("guidance", "start", "end")
 
 
 def changed(recipe: "Recipe", settings: Sequence[str]) -> "Recipe":
@@ -31,7 +32,7 @@ def changed(recipe: "Recipe", settings: Sequence[str]) -> "Recipe":
         raise RecipeError(
             f"this would change what was trained: {'; '.join(trained)}",
             where="--set",
-            expected=f"a key below {', '.join(_FREE)}, or conditioners.NAME.guidance",
+            expected=f"a key below {', '.join(_FREE)}, or guidance, start or end of a conditioner",
             remedy="train a run of its own with it: diffloom train RECIPE --set …",
         )
     return new
@@ -46,18 +47,12 @@ def apply(run: "Run", recipe: "Recipe") -> None:
     """
     import torch
 
-    from diffloom.recipe.settings import ConditionerSettings
-    from diffloom.system import Conditioning
+    from diffloom.recipe.build import conditioning
 
     system = run.system
-    conditioning = {
-        name: Conditioning(drop=config.extras.drop, guidance=config.extras.guidance)
-        for name, config in recipe.conditioners.items()
-        if isinstance(config.extras, ConditionerSettings)
-    }
     system.plan = replace(
         system.plan,
-        conditioning=conditioning,
+        conditioning={name: conditioning(config) for name, config in recipe.conditioners.items()},
         precision=getattr(torch, recipe.header.precision),
         sample_batch=recipe.header.sample.batch,
         window=recipe.header.sample.window,
@@ -102,4 +97,4 @@ def _overlaid(recipe: "Recipe", settings: Sequence[str]) -> "Recipe":
 
 
 def _free(path: Sequence[str]) -> bool:
-    return path[0] in _FREE or (path[0] == "conditioners" and path[-1] == "guidance")
+    return path[0] in _FREE or (path[0] == "conditioners" and path[-1] in _FREE_OF_CONDITIONERS)

@@ -95,7 +95,7 @@ class _Builder:
         plan = Plan(
             data_space=dataset.space,
             prediction=self._prediction(),
-            conditioning={name: _conditioning(config) for name, config in self.recipe.conditioners.items()},
+            conditioning={name: conditioning(config) for name, config in self.recipe.conditioners.items()},
             precision=getattr(torch, self.recipe.header.precision),
             prompts=dataset_prompts(self._held_out() if task.paired else dataset, needs, wants),
             sample_batch=self.recipe.header.sample.batch,
@@ -161,9 +161,10 @@ class _Builder:
         return extras.prediction if isinstance(extras, DenoiserSettings) else "eps"
 
 
-def _conditioning(config: Config) -> Conditioning:
+def conditioning(config: Config) -> Conditioning:
+    """Return how a recipe says that a conditioner takes part."""
     extras = config.extras if isinstance(config.extras, ConditionerSettings) else ConditionerSettings()
-    return Conditioning(drop=extras.drop, guidance=extras.guidance)
+    return Conditioning(drop=extras.drop, guidance=extras.guidance, start=extras.start, end=extras.end)
 
 
 def _device(name: str) -> torch.device:

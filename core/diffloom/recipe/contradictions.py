@@ -205,6 +205,7 @@ def walk(path: Path, sampler: Sampler, system: System) -> Iterator[Problem]:
         yield _refused(path, error)
     else:
         yield from start(path, grid, system)
+        yield from turns(path, grid, system)
 
 
 def _refused(path: Path, error: IncompatibleParts) -> Problem:
@@ -244,6 +245,19 @@ def spread(path: Path, sampler: Sampler, system: System) -> Iterator[Problem]:
             got=str(system.denoiser.out_channels),
             remedy="let the denoiser learn its variance, or let the sampler use a fixed one",
         )
+
+
+def turns(path: Path, grid: Grid, system: System) -> Iterator[Problem]:
+    """A conditioner that is told during a part of the walk must be told at one step at least."""
+    for name, how in system.plan.conditioning.items():
+        if not grid.span(how.start, how.end):
+            yield Problem(
+                ("conditioners", name),
+                f"none of the {len(grid)} steps of {'.'.join(path)} lies between its start and its end",
+                expected=f"start and end at least {1 / len(grid):.3g} apart, start first",
+                got=f"start: {how.start:g} with end: {how.end:g}",
+                remedy="widen them, or take more steps",
+            )
 
 
 def start(path: Path, grid: Grid, system: System) -> Iterator[Problem]:

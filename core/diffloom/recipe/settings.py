@@ -48,6 +48,13 @@ class ConditionerSettings(ModuleSettings):
     guidance: Annotated[
         float | None, Field(description="Scale of classifier-free guidance in sampling; null: always given, unguided.")
     ] = None
+    start: Annotated[
+        float,
+        Field(ge=0, lt=1, description="Part of the sampling steps before it is told; its null is, until then."),
+    ] = 0.0
+    end: Annotated[
+        float, Field(gt=0, le=1, description="Part of the sampling steps after which its null is told again.")
+    ] = 1.0
 
 
 class TrainSettings(Settings):
