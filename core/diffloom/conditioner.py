@@ -6,6 +6,7 @@ inherited `forward` returns it. `null` gives the code of "nothing said", for gui
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor, nn
@@ -27,6 +28,23 @@ def length(batch: Batch) -> int:
     for value in batch.values():
         return len(value)
     raise DataError("an empty batch does not say how many items it has", remedy="add a key, such as `item`: 0, 1, …")
+
+
+@dataclass(frozen=True)
+class Conditioning:
+    """How one conditioner takes part.
+
+    Attributes:
+        drop: Probability that training replaces its code by the null, per sample.
+        guidance: Guidance scale in sampling, or `None`: always given.
+        start: Part of a walk's steps before it is told, 0 … 1; its null is, until then.
+        end: Part of a walk's steps after which its null is told, 0 … 1.
+    """
+
+    drop: float = 0.0
+    guidance: float | None = None
+    start: float = 0.0
+    end: float = 1.0
 
 
 class Conditioner(nn.Module, ABC):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from diffloom.autoencoder import Autoencoder
 from diffloom.condition import Condition, choose
 from diffloom.conditioner import Batch, Code, Conditioner
+from diffloom.conditioner import Conditioning as Conditioning  # a part of a system's plan
 from diffloom.denoiser import Denoiser
 from diffloom.errors import DataError, IncompatibleParts
 from diffloom.grid import Span
@@ -31,23 +32,6 @@ if TYPE_CHECKING:
     from diffloom.data import Dataset
 
 Part = TypeVar("Part")
-
-
-@dataclass(frozen=True)
-class Conditioning:
-    """How one conditioner takes part.
-
-    Attributes:
-        drop: Probability that training replaces its code by the null, per sample.
-        guidance: Guidance scale in sampling, or `None`: always given.
-        start: Part of a walk's steps before it is told, 0 … 1; its null is, until then.
-        end: Part of a walk's steps after which its null is told, 0 … 1.
-    """
-
-    drop: float = 0.0
-    guidance: float | None = None
-    start: float = 0.0
-    end: float = 1.0
 
 
 @dataclass(frozen=True)
