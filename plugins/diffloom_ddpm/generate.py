@@ -64,6 +64,7 @@ class Generate(Task):
             second half, else fixed-small.
         vlb_weight: λ of the hybrid loss.
         bins: How many values a pixel can have, for likelihoods.
+        image: Where a batch has the images to learn.
         schedule: The path; loss-aware times remember losses at each of its levels.
 
     Raises:
@@ -82,6 +83,7 @@ class Generate(Task):
         variance: Variance | None = None,
         vlb_weight: Annotated[float, Field(gt=0)] = 0.001,
         bins: Annotated[int, Field(gt=1)] = 256,
+        image: str = "image",
         schedule: Schedule | None = None,
     ) -> None:
         super().__init__()
@@ -91,6 +93,8 @@ class Generate(Task):
         self.variance = variance
         self.vlb_weight = vlb_weight
         self.bins = bins
+        self.image = image
+        self.needs = (image,)
         if norm != "l2" and weight != "uniform":
             raise _contradiction("norm", "l2, or weight: uniform", norm, "take one of the two")
         if loss != "simple" and timesteps == "continuous":
@@ -169,7 +173,7 @@ class Generate(Task):
     def _draft(self, system: System, batch: Batch, noise: Noise) -> tuple[Draft, Tensor]:
         """Return what the loss is taken of, and each item's importance weight (B,)."""
         with torch.no_grad():
-            x0 = system.encode(batch["image"], noise)
+            x0 = system.encode(batch[self.image], noise)
         t, importance = self.times(noise, system.schedule.steps, x0.device)
         eps = noise.normal(x0, "noise")
         x_t = system.schedule.diffuse(x0, t, eps)

@@ -1,6 +1,8 @@
 """How good an autoencoder is: what images look like when they come back, and what their codes cost."""
 
 import math
+import re
+from pathlib import Path
 from typing import Annotated, Protocol, runtime_checkable
 
 import torch
@@ -13,8 +15,9 @@ from diffloom.metric import Evaluation, Metric
 from diffloom.noise import Noise, mix
 from diffloom.system import System, to_device
 from diffloom_ldm.autoencoders.codebook import Codebook
-from diffloom_ldm.losses.perceptual import LPIPS
+from diffloom_ldm.losses.perceptual import LPIPS, apart
 from diffloom_metrics.fidelity import mean_over_pairs
+from diffloom_metrics.networks import NETWORK, Network, open_network, verify
 
 _ACTIVE = 0.01
 
@@ -22,24 +25,47 @@ _ACTIVE = 0.01
 class PerceptualDistance(Metric):
     """LPIPS, the mean over images: 0 for equal ones (Zhang et al. 2018). Any number of bands.
 
+    Only that of a file is the published distance. Figures of the others can be compared with each other, on the same
+    data, and with nothing else: all channels count the same, and images keep their size.
+
     Args:
-        backbone: A file with VGG16's convolutions as torchvision and timm store them; or `random`, features of a fixed
-            seed, whose figures can be compared with each other and with nothing else.
+        backbone: A file with VGG16's convolutions as torchvision and timm store them; `classifier`, which learns the
+            classes of the run's own data, or `timm:NAME`, both as `fid` has them; or `random`, VGG16 with weights of
+            a fixed seed.
+        weights: The file with the weights of `timm:NAME`; nothing is downloaded.
         linear: A file with LPIPS's linear weights; without it all channels count the same.
         prediction: Key of the image in the prediction.
         target: Key of the true image in the batch.
     """
 
-    examples = ({"backbone": "random"},)
+    examples = ({"backbone": "random"}, {"backbone": "classifier"})
 
     def __init__(
-        self, *, backbone: str, linear: str | None = None, prediction: str = "image", target: str = "image"
+        self,
+        *,
+        backbone: str,
+        linear: str | None = None,
+        weights: Path | None = None,
+        prediction: str = "image",
+        target: str = "image",
     ) -> None:
-        self.network = LPIPS(backbone=backbone, linear=linear, where="the metric `lpips`").eval()
+        self.network, self.judge = None, backbone
+        if not re.match(NETWORK, backbone):
+            self.network = LPIPS(backbone=backbone, linear=linear, where="the metric `lpips`").eval()
+        elif linear is not None:
+            raise IncompatibleParts(
+                "LPIPS's linear weights are those of another network",
+                where="the metric `lpips`",
+                expected=f"no `linear` with backbone: {backbone}",
+                got=linear,
+            )
+        self.weights = weights if self.network else verify(backbone, weights)
         self.keys = (prediction, target)
 
     def measure(self, evaluation: Evaluation) -> dict[str, float]:
-        """Return `lpips/vgg`, or `lpips/random`."""
+        """Return `lpips/vgg`, `lpips/random`, or `lpips/NETWORK` with what is worth knowing about the network."""
+        if self.network is None:
+            return self._by_maps(open_network(self.judge, self.weights, evaluation), evaluation)
         device = evaluation.system.device
         network = self.network.to(device)
 
@@ -48,6 +74,12 @@ class PerceptualDistance(Metric):
             return found.cpu()
 
         return {f"lpips/{network.name}": mean_over_pairs(evaluation, self.keys, distance)}
+
+    def _by_maps(self, judge: Network, evaluation: Evaluation) -> dict[str, float]:
+        def distance(x: Tensor, y: Tensor) -> Tensor:
+            return apart(judge.maps(x.float()), judge.maps(y.float()))
+
+        return {f"lpips/{judge.name}": mean_over_pairs(evaluation, self.keys, distance), **judge.figures}
 
 
 class Compression(Metric):

@@ -95,6 +95,15 @@ class Classifier(nn.Module):
         found: Tensor = self.body(shrink(images)).mean(dim=(-2, -1))
         return found
 
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return the maps (N, c, h, w) after each activation, for images (N, C, H, W) in [−1, 1]."""
+        found, h = [], shrink(images)
+        for layer in self.body:
+            h = layer(h)
+            if isinstance(layer, nn.ReLU):
+                found.append(h)
+        return found
+
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits (N, K) of images (N, C, H, W) in [−1, 1]."""
         logits: Tensor = self.head(self.features(images))

@@ -26,14 +26,17 @@ _RANGE, _WINDOW = 2.0, 11
 _TO_Y, _BLACK = (65.481, 128.553, 24.966), 16.0
 
 
-def psnr(prediction: Tensor, target: Tensor) -> Tensor:
+def psnr(prediction: Tensor, target: Tensor, *, within: Tensor | None = None) -> Tensor:
     """Return 10 log₁₀(2² / mean squared error) of each image in dB, float64 (B,); ∞ for equal images.
 
     Args:
         prediction: (B, C, H, W) in [−1, 1].
         target: (B, C, H, W) in [−1, 1].
+        within: (B, 1, H, W), above ½ at the pixels that count; all by default. ∞ where an image has none.
     """
-    error = (prediction.double() - target.double()).square().mean(dim=(1, 2, 3))
+    squared = (prediction.double() - target.double()).square().mean(1, keepdim=True)
+    counted = torch.ones_like(squared) if within is None else (within > 0.5).to(squared)
+    error = (squared * counted).sum((1, 2, 3)) / counted.sum((1, 2, 3)).clamp(min=1)
     return 10 * torch.log10(_RANGE**2 / error)
 
 
@@ -92,6 +95,8 @@ class PSNR(Metric):
         target: Key of the true image in the batch.
         cap: What an image counts that is restored exactly, or better than this, in dB.
         channel: all together, or the luma alone, `y`.
+        within: Where the batch has a mask (B, 1, H, W): only pixels where it is above ½ count, such as those that
+            were to be made. An image without any counts as restored exactly.
     """
 
     def __init__(
@@ -101,18 +106,26 @@ class PSNR(Metric):
         target: str = "image",
         cap: Annotated[float, Field(gt=0)] = 100.0,
         channel: Channel = "all",
+        within: str | None = None,
     ) -> None:
         self.keys = (prediction, target)
         self.cap = cap
         self.channel = channel
+        self.within = within
 
     def measure(self, evaluation: Evaluation) -> dict[str, float]:
-        """Return `psnr`, or `psnr-y`."""
+        """Return `psnr`, or `psnr-y`; followed by `:MASK` where only what is within counts."""
 
         def figure(x: Tensor, y: Tensor) -> Tensor:
             return psnr(*_seen(x, y, self.channel)).clamp(max=self.cap)
 
-        return {_named("psnr", self.channel): mean_over_pairs(evaluation, self.keys, figure)}
+        def inside(x: Tensor, y: Tensor, mask: Tensor) -> Tensor:
+            return psnr(*_seen(x, y, self.channel), within=mask).clamp(max=self.cap)
+
+        name = _named("psnr", self.channel)
+        if self.within is None:
+            return {name: mean_over_pairs(evaluation, self.keys, figure)}
+        return {f"{name}:{self.within}": mean_over_pairs(evaluation, self.keys, inside, self.within)}
 
 
 class SSIM(Metric):
@@ -145,13 +158,16 @@ def _named(figure: str, channel: Channel) -> str:
     return figure if channel == "all" else f"{figure}-{channel}"
 
 
-def mean_over_pairs(evaluation: Evaluation, keys: tuple[str, str], figure: Callable[[Tensor, Tensor], Tensor]) -> float:
+def mean_over_pairs(
+    evaluation: Evaluation, keys: tuple[str, str], figure: Callable[..., Tensor], *beside: str
+) -> float:
     """Return the mean over all images of `figure(prediction, target) -> (B,)`; NaN where there are none.
 
     Args:
         evaluation: Whose predictions are compared with the truth.
         keys: Where the prediction and the batch have the images, (B, C, H, W).
         figure: Computes one number for each image, of values held to [−1, 1].
+        *beside: Where the batch has what `figure` is given besides, such as a mask.
 
     Raises:
         IncompatibleParts: The task makes new images, which have no true counterpart.
@@ -175,7 +191,7 @@ def mean_over_pairs(evaluation: Evaluation, keys: tuple[str, str], figure: Calla
             )
         held = prediction.clamp(-1, 1).to(target.device)
         with torch.inference_mode():
-            total += float(figure(held, target.clamp(-1, 1)).sum())
+            total += float(figure(held, target.clamp(-1, 1), *(_image(batch, key, "batch") for key in beside)).sum())
         count += len(target)
     return total / count if count else float("nan")
 
@@ -186,6 +202,6 @@ def _image(batch: Batch, key: str, kind: str) -> Tensor:
         raise DataError(
             f"the {kind} has no image {key!r}",
             got=f"the keys {', '.join(batch)}",
-            remedy="set the metric's `prediction` and `target` to keys that exist",
+            remedy="set the metric's keys (`prediction`, `target`, `within`) to some that exist",
         )
     return image

@@ -20,7 +20,11 @@ from diffloom.errors import CheckpointError, IncompatibleParts
 from diffloom.metric import Evaluation
 from diffloom_metrics.classifier import Labelled, Trained, train_or_load
 
-NetworkName = Annotated[str, Field(pattern=r"^(classifier|timm:\S+)$")]
+NETWORK = r"^(classifier|timm:\S+)$"
+NetworkName = Annotated[str, Field(pattern=NETWORK)]
+JUDGE = "classifier/"
+"""Begins the names of figures about the network that judges, not about what is judged."""
+
 _TIMM = "timm:"
 _LEAST, _MOST = 32, 4096
 _trained: WeakKeyDictionary[Evaluation, Trained] = WeakKeyDictionary()
@@ -45,6 +49,10 @@ class Network(ABC):
     def probabilities(self, images: Tensor) -> Tensor:
         """Return float64 (N, K) on the CPU, rows of sum 1, for images (N, C, H, W) in [−1, 1]."""
 
+    @abstractmethod
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return maps (N, c, h, w) of growing depth on the CPU for images (N, C, H, W) in [−1, 1]."""
+
 
 class TrainedNetwork(Network):
     """The classifier of the run's own data.
@@ -57,7 +65,7 @@ class TrainedNetwork(Network):
     name = "classifier"
 
     def __init__(self, trained: Trained, device: torch.device) -> None:
-        self.figures = {"classifier/accuracy": trained.accuracy}
+        self.figures = {f"{JUDGE}accuracy": trained.accuracy}
         self._channels = trained.channels
         self._network = trained.network
         self._device = device
@@ -72,6 +80,11 @@ class TrainedNetwork(Network):
         with torch.inference_mode():
             logits: Tensor = self._network(self._moved(images))
         return logits.double().softmax(dim=1).cpu()
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return the maps after each of the four activations."""
+        with torch.inference_mode():
+            return [found.cpu() for found in self._network.maps(self._moved(images))]
 
     def _moved(self, images: Tensor) -> Tensor:
         if images.shape[1] != self._channels:

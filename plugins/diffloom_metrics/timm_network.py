@@ -46,7 +46,7 @@ class TimmNetwork(Network):
     def features(self, images: Tensor) -> Tensor:
         """Return what the network's last linear layer would see."""
         with torch.inference_mode():
-            maps = self._model.forward_features(self._prepared(images))
+            maps = self._model.forward_features(self._prepared(images, self._size))
             found: Tensor = self._model.forward_head(maps, pre_logits=True)
         return found.flatten(1).double().cpu()
 
@@ -60,11 +60,29 @@ class TimmNetwork(Network):
                 remedy="give a file that has them, or set `network: classifier`",
             )
         with torch.inference_mode():
-            logits: Tensor = self._model(self._prepared(images))
+            logits: Tensor = self._model(self._prepared(images, self._size))
         return logits.double().softmax(dim=1).cpu()
 
-    def _prepared(self, images: Tensor) -> Tensor:
-        """Return images (N, C, H, W) in [−1, 1] as the network wants them."""
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Return the maps of every stage, for images in their own size: resizing is no part of a distance.
+
+        Raises:
+            CheckpointError: timm shows no stages of this network, or it takes images of one size alone.
+        """
+        try:
+            with torch.inference_mode():
+                found = self._model.forward_intermediates(self._prepared(images, None), intermediates_only=True)
+        except (AttributeError, AssertionError) as error:
+            raise CheckpointError(
+                "the network shows no maps of images of this size",
+                where=self.name,
+                got=_line(error),
+                remedy="take a convolutional one, such as timm:resnet18",
+            ) from error
+        return [each.cpu() for each in found]
+
+    def _prepared(self, images: Tensor, size: tuple[int, ...] | None) -> Tensor:
+        """Return images (N, C, H, W) in [−1, 1] as the network wants them, in another size where one is given."""
         channels = images.shape[1]
         if channels not in (1, self._channels):
             raise IncompatibleParts(
@@ -75,7 +93,8 @@ class TimmNetwork(Network):
                 remedy="set `network: classifier`, which takes any number",
             )
         values = images.to(self._device).float().add(1).div(2).expand(-1, self._channels, -1, -1)
-        values = functional.interpolate(values, size=self._size, mode="bicubic", antialias=True)
+        if size is not None:
+            values = functional.interpolate(values, size=size, mode="bicubic", antialias=True)
         return (values.clamp(0, 1) - self._mean) / self._std
 
 

@@ -150,3 +150,26 @@ def test_figures_of_luma_ignore_colour(tmp_path: Path) -> None:
     assert SSIM(channel="y").measure(evaluation)["ssim-y"] == pytest.approx(1, abs=1e-6)
     with pytest.raises(IncompatibleParts, match="set `channel: all`"):
         luma(torch.zeros(1, 4, 8, 8))
+
+
+def test_psnr_within_a_mask_looks_nowhere_else(tmp_path: Path) -> None:
+    image = images(2, 3, 8, 8)
+    mask = torch.zeros(2, 1, 8, 8)
+    mask[0, :, :4] = 1
+    samples = [{"image": x * 0.5, "hole": m} for x, m in zip(image, mask, strict=True)]
+
+    def off(inside: float) -> Judged:
+        def answer(batch: Batch) -> Batch:
+            return {"image": batch["image"] + torch.where(batch["hole"] > 0, inside, 0.4)}
+
+        return Judged(Listed(samples[:1]), tmp_path, answer, count=1)
+
+    metric = PSNR(within="hole")
+    assert metric.measure(off(0.1)) == {"psnr:hole": pytest.approx(10 * np.log10(4 / 0.01), abs=1e-4)}
+    assert metric.measure(off(0.2)) == {"psnr:hole": pytest.approx(10 * np.log10(4 / 0.04), abs=1e-4)}
+    nothing = Judged(Listed(samples[1:]), tmp_path, lambda b: {"image": b["image"] + 0.4}, count=1)
+    assert metric.measure(nothing) == {"psnr:hole": 100}
+    broken = Judged(Listed(samples[:1]), tmp_path, lambda b: {"image": b["image"] * np.nan}, count=1)
+    assert np.isnan(metric.measure(broken)["psnr:hole"])
+    with pytest.raises(DataError, match="no image 'mask'"):
+        PSNR(within="mask").measure(off(0.1))

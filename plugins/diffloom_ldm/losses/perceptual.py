@@ -62,17 +62,14 @@ class LPIPS(nn.Module):
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """Return the distance of each pair, (B,), for images (B, C, H, W) in [−1, 1], sides of at least 16."""
         bands = _triples(x.shape[1])
-        found = []
-        for stage, (first, second) in enumerate(zip(self._units(x, bands), self._units(y, bands), strict=True)):
-            weighted = (first - second).square() * self.get_buffer(f"head{stage}")
-            found.append(weighted.sum(1).mean((1, 2)))
-        return torch.stack(found).sum(0).view(len(bands), len(x)).mean(0)
+        heads = [self.get_buffer(f"head{stage}") for stage in range(len(_STAGES))]
+        found = apart(self._seen(x, bands), self._seen(y, bands), heads)
+        return found.view(len(bands), len(x)).mean(0)
 
-    def _units(self, x: Tensor, bands: Sequence[tuple[int, int, int]]) -> list[Tensor]:
-        """Return the features of five depths, of unit length along channels, the triples of bands in the batch."""
+    def _seen(self, x: Tensor, bands: Sequence[tuple[int, int, int]]) -> list[Tensor]:
+        """Return the features of five depths, the triples of bands in the batch."""
         triples = torch.cat([x[:, list(triple)] for triple in bands])
-        maps = self._stages((triples - self.mean) / self.std)
-        return [h / (h.square().sum(1, keepdim=True).sqrt() + _EPS) for h in maps]
+        return self._stages((triples - self.mean) / self.std)
 
     def _stages(self, x: Tensor) -> list[Tensor]:
         """Return the maps before each halving, after their ReLU."""
@@ -89,6 +86,29 @@ class LPIPS(nn.Module):
     def _keep(self, name: str, value: Tensor) -> None:
         on = torch.empty(0).device  # where the system is being built
         self.register_buffer(name, value.detach().to(on, torch.float32), persistent=False)
+
+
+def apart(x: Sequence[Tensor], y: Sequence[Tensor], heads: Sequence[Tensor] | None = None) -> Tensor:
+    """Return how far the features of each pair are apart, (B,).
+
+    Features are brought to unit length along channels; squared differences are weighted, averaged over the map and
+    added up over the depths (Zhang et al. 2018, eq. 1).
+
+    Args:
+        x: Maps (B, c, h, w) of growing depth.
+        y: Those of the other images.
+        heads: Weights (1, c, 1, 1) of the channels at each depth; 1 by default.
+    """
+    found = []
+    for depth, (first, second) in enumerate(zip(x, y, strict=True)):
+        squared = (_unit(first) - _unit(second)).square()
+        weighted = squared if heads is None else squared * heads[depth]
+        found.append(weighted.sum(1).mean((1, 2)))
+    return torch.stack(found).sum(0)
+
+
+def _unit(h: Tensor) -> Tensor:
+    return h / (h.square().sum(1, keepdim=True).sqrt() + _EPS)
 
 
 def _shapes() -> list[tuple[int, ...]]:

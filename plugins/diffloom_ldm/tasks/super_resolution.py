@@ -1,5 +1,7 @@
 """SuperResolution: an image of more pixels for one of few (Rombach et al. 2022; Saharia et al. 2021, SR3)."""
 
+from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Annotated
 
 from pydantic import Field
@@ -10,7 +12,7 @@ from diffloom.conditioner import Batch
 from diffloom.noise import Noise
 from diffloom.system import System
 from diffloom.task import Task
-from diffloom_ldm.tasks.restoration import Restoration
+from diffloom_ldm.tasks.restoration import Guess, Residual, Restoration
 
 
 class SuperResolution(Restoration):
@@ -20,6 +22,8 @@ class SuperResolution(Restoration):
         consistent: How often the answer is brought to agree with what was given: what it lacks when it is made
             small again is enlarged and added (Irani & Peleg 1991), with bicubic filters. 0 leaves it as the
             network made it; right only where the given image was made by such a filter.
+        residual: Learn what a bicubic enlargement lacks, divided by this, its root mean square over the data; by
+            default the whole image.
         key: Where a batch has the image to enlarge.
         objective: The task whose objectives are trained; `generate` by default.
     """
@@ -28,13 +32,18 @@ class SuperResolution(Restoration):
         self,
         *,
         consistent: Annotated[int, Field(ge=0)] = 0,
+        residual: Residual | None = None,
         key: str = "low_res",
         objective: Task | None = None,
     ) -> None:
-        super().__init__(objective)
+        super().__init__(objective, residual)
         self.consistent, self.key = consistent, key
         self.needs = ("image", key)
         self.told = self.asks = (key,)
+
+    def guesses(self) -> Mapping[str, Guess]:
+        """Return `bicubic` and `nearest` enlargements."""
+        return {"bicubic": partial(self._enlarged, "bicubic"), "nearest": partial(self._enlarged, "nearest")}
 
     def predict(self, system: System, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """Return enlarged images, `image` (B, C, H, W) in [−1, 1].
@@ -44,10 +53,14 @@ class SuperResolution(Restoration):
             batch: With the image to enlarge (B, C, h, w); its large counterpart is never looked at.
             noise: One stream per item.
         """
-        made = system.autoencoder.decode(system.walk(batch, noise))
+        made = self.answered(system, batch, system.walk(batch, noise))
         for _ in range(self.consistent):
             made = made + resized(batch[self.key] - resized(made, batch[self.key]), made)
         return {"image": made.clamp(-1, 1)}
+
+    def _enlarged(self, mode: str, batch: Batch, size: Sequence[int]) -> Tensor:
+        smooth = mode != "nearest"
+        return functional.interpolate(batch[self.key], tuple(size), mode=mode, antialias=smooth).clamp(-1, 1)
 
 
 def resized(image: Tensor, like: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ Law: with strength s and n steps the last ⌊n s⌋ are made, from the noised la
 autoencoder's own reconstruction.
 """
 
+from collections.abc import Mapping, Sequence
 from typing import Annotated
 
 from pydantic import Field
@@ -13,7 +14,7 @@ from diffloom.conditioner import Batch
 from diffloom.noise import Noise
 from diffloom.system import System
 from diffloom.task import Task
-from diffloom_ldm.tasks.restoration import Restoration
+from diffloom_ldm.tasks.restoration import Guess, Restoration
 
 
 class Translate(Restoration):
@@ -40,6 +41,10 @@ class Translate(Restoration):
         self.told = (source,) if strength is None else ()
         self.asks = () if strength is None else (source,)
 
+    def guesses(self) -> Mapping[str, Guess]:
+        """Return `source`: nothing is changed."""
+        return {"source": self._unchanged}
+
     def predict(self, system: System, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """Return translated images, `image` (B, C, H, W) in [−1, 1].
 
@@ -54,3 +59,7 @@ class Translate(Restoration):
             begin = system.autoencoder.encode(batch[self.source]).mode()
             latents = system.walk(batch, noise, x0=begin, strength=self.strength)
         return {"image": system.autoencoder.decode(latents).clamp(-1, 1)}
+
+    def _unchanged(self, batch: Batch, size: Sequence[int]) -> Tensor:
+        source: Tensor = batch[self.source]
+        return source

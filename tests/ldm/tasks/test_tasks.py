@@ -6,13 +6,17 @@ import pytest
 import torch
 
 from diffloom.condition import Ports
+from diffloom.errors import IncompatibleParts
 from diffloom.noise import Noise
 from diffloom.sampler import State
+from diffloom.system import System
 from diffloom.task import Loss, Task
 from diffloom.testing.oracles import PointMass
 from diffloom_ddim.sampler import DDIM
 from diffloom_ddpm.generate import Generate
 from diffloom_ldm.conditioners.image import Image
+from diffloom_ldm.conditioners.mask import Mask
+from diffloom_ldm.tasks.autoencode import Autoencode
 from diffloom_ldm.tasks.inpaint import Inpaint
 from diffloom_ldm.tasks.super_resolution import SuperResolution, resized
 from diffloom_ldm.tasks.translate import Translate
@@ -150,3 +154,79 @@ def test_noise_of_augmentation_is_drawn_in_training_and_in_sampling() -> None:
     assert network.heard[0] is not None
     assert network.heard[0].concat is not None
     assert not torch.equal(network.heard[0].concat, low)
+
+
+# --- residuals -------------------------------------------------------------------------------------------------------
+
+
+def shown_low(task: SuperResolution, network: Exact) -> System:
+    return system(task, network, size=(16, 16))
+
+
+def test_a_network_that_knows_nothing_answers_with_the_guess() -> None:
+    low = images(3, 4)
+    built = shown_low(SuperResolution(residual=0.2), point(0.0))
+    made = built.predict({"low_res": low}, seeds=range(3))["image"]
+    assert torch.equal(made, SuperResolution().guesses()["bicubic"]({"low_res": low}, (16, 16)))
+
+    mask = torch.zeros(3, 1, 4, 4)
+    mask[..., 1:3] = 1
+    told = {"image": images(3), "mask": mask}
+    filled = system(Inpaint(residual=0.3), point(0.0)).predict(told, seeds=range(3))["image"]
+    assert torch.equal(filled, Inpaint().guesses()["mean-fill"](told, (4, 4)))
+
+
+def test_an_answer_is_the_guess_and_so_much_of_what_was_made() -> None:
+    low = images(2, 4) * 0.5
+    made = shown_low(SuperResolution(residual=0.2), point(1.5)).predict({"low_res": low}, seeds=[0, 1])["image"]
+    guess = SuperResolution().guesses()["bicubic"]({"low_res": low}, (16, 16))
+    torch.testing.assert_close(made, (guess + 0.3).clamp(-1, 1), atol=1e-5, rtol=0)
+
+
+def test_what_is_learned_is_what_the_guess_lacks_at_unit_size() -> None:
+    """The loss is that of `generate` on (x − g) / r, with the same noise."""
+    image, low = images(5, 16), images(5, 4, seed=1)
+    built = shown_low(SuperResolution(residual=0.25), point())
+    found = built.task.objectives(built)[0].loss({"image": image, "low_res": low}, Noise(range(5)))
+    lacking = (image - SuperResolution().guesses()["bicubic"]({"low_res": low}, (16, 16))) / 0.25
+    plain = system(Generate(), point(), size=(16, 16))
+    expected = plain.task.objectives(plain)[0].loss({"image": lacking}, Noise(range(5)))
+    assert torch.equal(found.value, expected.value)
+    assert float(lacking.std()) > 1
+
+
+def test_conditioners_see_the_image_itself_where_a_residual_is_learned() -> None:
+    network = Exact(PointMass(PATH, 0.0), ports=Ports(concat=2))
+    plain = system(Generate(), network)
+    told = Mask(autoencoder=plain.autoencoder)
+    built = system(Inpaint(residual=0.3), network, conditioners={"known": told})
+    batch = {"image": images(2), "mask": torch.zeros(2, 1, 4, 4)}
+    built.task.objectives(built)[0].loss(batch, Noise([0, 1]))
+    heard = network.heard[-1]
+    assert heard is not None
+    assert heard.concat is not None
+    assert torch.equal(heard.concat[:, 1:], batch["image"])
+
+
+@pytest.mark.parametrize(
+    ("make", "match"),
+    [
+        (lambda: SuperResolution(residual=0.2, objective=Autoencode()), "learns images"),
+        (lambda: Inpaint(residual=0.2, method="resample"), "no residuals"),
+    ],
+)
+def test_residuals_that_make_no_sense_are_refused(make: Any, match: str) -> None:
+    with pytest.raises(IncompatibleParts, match=match):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("changes", "got"),
+    [({"autoencoder": Quarter()}, "latents of Quarter"), ({"sampler": DDIM(steps=4, clip=1.0)}, "sampler.clip: 1.0")],
+)
+def test_residuals_are_of_pixels_and_are_not_clipped(changes: dict[str, Any], got: str) -> None:
+    network = Exact(PointMass(PATH, 0.3), channels=3)
+    built = system(SuperResolution(residual=0.2), network, size=(16, 16), channels=3, **changes)
+    with pytest.raises(IncompatibleParts, match="difference of pixels") as caught:
+        built.task.objectives(built)
+    assert caught.value.got == got
