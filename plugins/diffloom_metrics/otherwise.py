@@ -1,13 +1,13 @@
 """Figures of other answers: what a metric would say of a trivial answer, or of the mean of many.
 
 Law: a figure says whether a system is good only beside that of an answer that costs nothing, measured in the same way
-on the same data. So each of these takes any other metric, changes the answers, and adds to the names of its figures
-whose they are: `psnr` is the system's, `psnr/bicubic` the enlargement's.
+on the same data. So each of these takes any other metrics, changes the answers, and adds to the names of their
+figures whose they are: `psnr` is the system's, `psnr/bicubic` the enlargement's.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Protocol, runtime_checkable
 
@@ -42,11 +42,12 @@ class Otherwise:
 
     Attributes:
         inner: The evaluation itself.
-        answers: Gives its batches with these answers.
+        answers: Gives its batches with these answers; asked once, and kept for all that measure.
     """
 
     inner: Evaluation
     answers: Pairs
+    _kept: list[tuple[Batch, Batch]] = field(default_factory=list, init=False)
 
     def __post_init__(self) -> None:
         self.system: System = self.inner.system
@@ -57,7 +58,14 @@ class Otherwise:
 
     def pairs(self) -> Iterator[tuple[Batch, Batch]]:
         """Yield (batch, other answer)."""
-        return self.answers()
+        if not self._kept:
+            self._kept = list(self.answers())
+        return iter(self._kept)
+
+    def measured(self, metrics: Sequence[Metric], whose: str) -> dict[str, float]:
+        """Return the figures of metrics as `NAME/WHOSE`; those of the judge itself are the same for everyone."""
+        found = {name: value for metric in metrics for name, value in metric.measure(self).items()}
+        return {name if name.startswith(JUDGE) else f"{name}/{whose}": value for name, value in found.items()}
 
     def real(self, dataset: Dataset, count: int) -> Iterator[Batch]:
         """Yield batches of a data set, as the evaluation itself does."""
@@ -65,29 +73,29 @@ class Otherwise:
 
 
 class Baseline(Metric):
-    """What another metric says of a trivial answer, to hold a system's own figures against.
+    """What other metrics say of a trivial answer, to hold a system's own figures against.
 
     Args:
-        metric: Measures.
+        metrics: Measure.
         answer: What is measured in place of the system's answers. `shuffled`: each is judged as the answer to the
             next item of its batch, so that what was asked for has nothing to do with it; `unconditional`: the
             system's own with nothing said, where training dropped conditions; else a guess that the task knows, such
             as `bicubic` and `nearest` of super-resolution, `mean-fill` of inpainting or `source` of translation.
     """
 
-    examples = ({"metric": {"type": "psnr"}, "answer": SHUFFLED},)
+    examples = ({"metrics": [{"type": "psnr"}], "answer": SHUFFLED},)
 
-    def __init__(self, *, metric: Metric, answer: str) -> None:
-        self.metric, self.answer = metric, answer
+    def __init__(self, *, metrics: tuple[Metric, ...], answer: str) -> None:
+        self.metrics, self.answer = metrics, answer
 
     def measure(self, evaluation: Evaluation) -> dict[str, float]:
-        """Return the metric's figures as `NAME/ANSWER`.
+        """Return the metrics' figures as `NAME/ANSWER`.
 
         Raises:
             IncompatibleParts: There is no such answer to what the system is for.
         """
         answers = {SHUFFLED: _shuffled, UNCONDITIONAL: _unconditional}.get(self.answer) or self._guessed
-        return _renamed(self.metric.measure(Otherwise(evaluation, lambda: answers(evaluation))), self.answer)
+        return Otherwise(evaluation, lambda: answers(evaluation)).measured(self.metrics, self.answer)
 
     def _guessed(self, evaluation: Evaluation) -> Iterator[tuple[Batch, Batch]]:
         task = evaluation.system.task
@@ -104,26 +112,26 @@ class Baseline(Metric):
 
 
 class PosteriorMean(Metric):
-    """What another metric says of the mean of several answers to the same item, from other noise.
+    """What other metrics say of the mean of several answers to the same item, from other noise.
 
     A sampler draws from the posterior, and a draw's squared error is twice that of the posterior's mean, 3 dB of
     PSNR, even where nothing can be learned any more; the mean of n draws has 1 + 1/n times the least. So PSNR of this
     mean says how well a network knows what it is asked, where PSNR of a single answer punishes it for being sharp.
 
     Args:
-        metric: Measures; one of squared errors, such as `psnr`.
+        metrics: Measure; such of errors, as `psnr`.
         draws: n; the first is the answer that other metrics judge.
     """
 
-    examples = ({"metric": {"type": "psnr"}, "draws": 2},)
+    examples = ({"metrics": [{"type": "psnr"}], "draws": 2},)
 
-    def __init__(self, *, metric: Metric, draws: Annotated[int, Field(gt=1)] = 8) -> None:
-        self.metric, self.draws = metric, draws
+    def __init__(self, *, metrics: tuple[Metric, ...], draws: Annotated[int, Field(gt=1)] = 8) -> None:
+        self.metrics, self.draws = metrics, draws
 
     def measure(self, evaluation: Evaluation) -> dict[str, float]:
-        """Return the metric's figures as `NAME/mean-of-N`."""
+        """Return the metrics' figures as `NAME/mean-of-N`."""
         answers = Otherwise(evaluation, lambda: self._means(evaluation))
-        return _renamed(self.metric.measure(answers), f"mean-of-{self.draws}")
+        return answers.measured(self.metrics, f"mean-of-{self.draws}")
 
     def _means(self, evaluation: Evaluation) -> Iterator[tuple[Batch, Batch]]:
         done = 0
@@ -174,8 +182,3 @@ def _untold(system: System) -> Iterator[None]:
         yield
     finally:
         system.plan = plan
-
-
-def _renamed(figures: Mapping[str, float], whose: str) -> dict[str, float]:
-    """Return figures under names that say whose they are; those of the judge itself are the same for everyone."""
-    return {name if name.startswith(JUDGE) else f"{name}/{whose}": value for name, value in figures.items()}

@@ -53,14 +53,14 @@ def test_a_trivial_answer_is_measured_as_the_systems_is(tmp_path: Path) -> None:
     grey = judged(tmp_path, lambda batch: {"image": torch.zeros_like(batch["image"])})
     for metric in (PSNR(), SSIM()):
         (name,) = metric.measure(one)
-        assert Baseline(metric=metric, answer="grey").measure(one) == {f"{name}/grey": metric.measure(grey)[name]}
+        assert Baseline(metrics=(metric,), answer="grey").measure(one) == {f"{name}/grey": metric.measure(grey)[name]}
 
 
 def test_a_shuffled_answer_is_the_next_ones(tmp_path: Path) -> None:
     same = judged(tmp_path, lambda batch: {"image": batch["image"]})
     assert PSNR().measure(same) == {"psnr": 100}
     rolled = judged(tmp_path, lambda batch: {"image": batch["image"].roll(1, 0)})
-    found = Baseline(metric=PSNR(), answer="shuffled").measure(same)
+    found = Baseline(metrics=(PSNR(),), answer="shuffled").measure(same)
     assert found == {"psnr/shuffled": PSNR().measure(rolled)["psnr"]}
     assert found["psnr/shuffled"] < 10
 
@@ -73,22 +73,23 @@ def test_what_concerns_the_judge_keeps_its_name(tmp_path: Path) -> None:
     one = Judged(
         Listed(samples, ("dark", "light")), tmp_path, lambda b: {"image": b["image"]}, count=64, task=Guesses()
     )
-    found = Baseline(metric=FID(), answer="grey").measure(one)
+    found = Baseline(metrics=(FID(),), answer="grey").measure(one)
     assert set(found) == {"fid/classifier/grey", "classifier/accuracy"}
     assert found["fid/classifier/grey"] > 10 * FID().measure(one)["fid/classifier"]
 
 
 def test_an_unknown_answer_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
     with pytest.raises(IncompatibleParts, match="bicubic") as caught:
-        Baseline(metric=PSNR(), answer="bicubic").measure(judged(tmp_path, lambda batch: {"image": batch["image"]}))
+        Baseline(metrics=(PSNR(),), answer="bicubic").measure(judged(tmp_path, lambda batch: {"image": batch["image"]}))
     assert caught.value.expected == "shuffled, unconditional, grey"
 
 
 def test_a_recipe_names_the_metric_inside() -> None:
-    made = registry.build("metric", "baseline", metric={"type": "psnr", "channel": "y"}, answer="bicubic")
+    made = registry.build("metric", "baseline", metrics=[{"type": "psnr", "channel": "y"}], answer="bicubic")
     assert isinstance(made, Baseline)
-    assert isinstance(made.metric, PSNR)
-    assert made.metric.channel == "y"
+    (inside,) = made.metrics
+    assert isinstance(inside, PSNR)
+    assert inside.channel == "y"
 
 
 # --- the restorations' own guesses -----------------------------------------------------------------------------------
@@ -136,14 +137,14 @@ def test_the_mean_of_n_draws_has_one_and_one_nth_of_the_least_error(tmp_path: Pa
     single = PSNR().measure(one)["psnr"]
     assert single == pytest.approx(least - 10 * math.log10(2), abs=0.12)
     for draws in (2, 8):
-        found = PosteriorMean(metric=PSNR(), draws=draws).measure(one)
+        found = PosteriorMean(metrics=(PSNR(),), draws=draws).measure(one)
         assert found == {f"psnr/mean-of-{draws}": pytest.approx(least - 10 * math.log10(1 + 1 / draws), abs=0.12)}
 
 
 def test_means_are_the_same_whatever_was_asked_before(tmp_path: Path) -> None:
     built = system(Translate(strength=None), Exact(DiagonalGaussian(PATH, 0.0, 0.5)), size=(8, 8))
     data = listed(8, 1, 8, 8)
-    metric = PosteriorMean(metric=PSNR(), draws=3)
+    metric = PosteriorMean(metrics=(PSNR(),), draws=3)
     first = metric.measure(evaluation(built, data, tmp_path, 8))
     later = evaluation(built, data, tmp_path, 8)
     PSNR().measure(later)
@@ -189,7 +190,7 @@ def labelled(told: Conditioning) -> tuple[System, Listed]:
 def test_nothing_said_is_what_training_dropped(tmp_path: Path) -> None:
     built, data = labelled(Conditioning(drop=0.1, guidance=1.4))
     one, plan = evaluation(built, data, tmp_path, 4), built.plan
-    unsaid = Baseline(metric=Mean(), answer="unconditional").measure(one)
+    unsaid = Baseline(metrics=(Mean(),), answer="unconditional").measure(one)
     assert unsaid == {"mean/unconditional": pytest.approx(-0.25, abs=1e-3)}
     assert built.plan is plan
     assert Mean().measure(one)["mean"] == pytest.approx(-0.25 + 1.4 * 0.75, abs=1e-3)
@@ -198,5 +199,5 @@ def test_nothing_said_is_what_training_dropped(tmp_path: Path) -> None:
 def test_a_network_that_was_always_told_is_not_asked_without(tmp_path: Path) -> None:
     built, data = labelled(Conditioning())
     with pytest.raises(IncompatibleParts, match="never learned") as caught:
-        Baseline(metric=Mean(), answer="unconditional").measure(evaluation(built, data, tmp_path, 4))
+        Baseline(metrics=(Mean(),), answer="unconditional").measure(evaluation(built, data, tmp_path, 4))
     assert "conditioners.label.drop" in str(caught.value)
