@@ -142,12 +142,12 @@ def train_or_load(train: Labelled, test: Labelled, classes: int, cache: Path, de
     digest = hashlib.sha256(repr((_VERSION, classes, train.keys, test.keys)).encode()).hexdigest()
     file = cache / f"classifier-{digest[:16]}"
     network = _new(train, classes)
-    accuracy = _load(network, file, digest)
+    accuracy = load_kept(network, file, digest, "accuracy")
     if accuracy is None:
         _logger.info("training a classifier on %d images of %d classes", len(train.keys), classes)
         _fit(network, train, device)
         accuracy = _accuracy(network, test, device)
-        _save(network, file, {"digest": digest, "accuracy": accuracy, "tested": len(test.keys)})
+        keep(network, file, {"digest": digest, "accuracy": accuracy, "tested": len(test.keys)})
     _logger.info("the classifier recognises %.1f %% of %d held-out images", 100 * accuracy, len(test.keys))
     network = network.to(device).eval().requires_grad_(False)
     return Trained(network, accuracy, len(test.keys), train.images.shape[1], digest)
@@ -180,7 +180,7 @@ def _fit(network: Classifier, data: Labelled, device: torch.device) -> None:
     generator = torch.Generator().manual_seed(_SEED)
     network.train()
     with torch.enable_grad():
-        for rows in _rows(len(labels), generator):
+        for rows in rows_of(len(labels), _BATCH, _STEPS, generator):
             logits = network(_shifted(images[rows], generator))
             loss = functional.cross_entropy(logits, labels[rows])
             optimiser.zero_grad()
@@ -190,14 +190,14 @@ def _fit(network: Classifier, data: Labelled, device: torch.device) -> None:
     network.eval()
 
 
-def _rows(count: int, generator: torch.Generator) -> Iterable[Tensor]:
-    """Yield the rows of every step's batch: permutations, one after the other."""
+def rows_of(count: int, batch: int, steps: int, generator: torch.Generator) -> Iterable[Tensor]:
+    """Yield the rows of every step's batch: permutations of `count` rows, one after the other."""
     waiting = torch.empty(0, dtype=torch.int64)
-    for _ in range(_STEPS):
-        while len(waiting) < _BATCH:
+    for _ in range(steps):
+        while len(waiting) < batch:
             waiting = torch.cat([waiting, torch.randperm(count, generator=generator)])
-        yield waiting[:_BATCH]
-        waiting = waiting[_BATCH:]
+        yield waiting[:batch]
+        waiting = waiting[batch:]
 
 
 def _shifted(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -221,22 +221,22 @@ def _accuracy(network: Classifier, data: Labelled, device: torch.device) -> floa
     return hits / count if count else float("nan")
 
 
-def _load(network: Classifier, file: Path, digest: str) -> float | None:
-    """Load kept weights and return the accuracy noted with them; `None` where there are no good ones."""
+def load_kept(network: nn.Module, file: Path, digest: str, figure: str) -> float | None:
+    """Load kept weights and return a figure noted with them; `None` where there are no good ones of that digest."""
     try:
         noted = json.loads(file.with_suffix(".json").read_text(encoding="utf-8"))
         if noted["digest"] != digest:
             return None
         network.load_state_dict(load_file(file.with_suffix(".safetensors")))
-        return float(noted["accuracy"])
+        return float(noted[figure])
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        _logger.warning("the kept classifier %s cannot be used and is made anew: %s", file, error)
+        _logger.warning("the kept network %s cannot be used and is made anew: %s", file, error)
         return None
 
 
-def _save(network: Classifier, file: Path, noted: dict[str, object]) -> None:
+def keep(network: nn.Module, file: Path, noted: dict[str, object]) -> None:
     """Keep weights, then the note that makes them valid, each written whole or not at all."""
     file.parent.mkdir(parents=True, exist_ok=True)
     part = file.with_suffix(f".{os.getpid()}.part")

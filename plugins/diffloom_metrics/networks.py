@@ -22,8 +22,8 @@ from diffloom_metrics.classifier import Labelled, Trained, train_or_load
 
 NETWORK = r"^(classifier|timm:\S+)$"
 NetworkName = Annotated[str, Field(pattern=NETWORK)]
-JUDGE = "classifier/"
-"""Begins the names of figures about the network that judges, not about what is judged."""
+JUDGES = ("classifier/", "segmenter/")
+"""Begin the names of figures about a network that judges, not about what is judged."""
 
 _TIMM = "timm:"
 _LEAST, _MOST = 32, 4096
@@ -65,7 +65,7 @@ class TrainedNetwork(Network):
     name = "classifier"
 
     def __init__(self, trained: Trained, device: torch.device) -> None:
-        self.figures = {f"{JUDGE}accuracy": trained.accuracy}
+        self.figures = {"classifier/accuracy": trained.accuracy}
         self._channels = trained.channels
         self._network = trained.network
         self._device = device

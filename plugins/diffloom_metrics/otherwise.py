@@ -21,7 +21,7 @@ from diffloom.errors import IncompatibleParts
 from diffloom.metric import Evaluation, Metric
 from diffloom.noise import mix
 from diffloom.system import System
-from diffloom_metrics.networks import JUDGE
+from diffloom_metrics.networks import JUDGES
 
 SHUFFLED, UNCONDITIONAL = "shuffled", "unconditional"
 
@@ -65,7 +65,7 @@ class Otherwise:
     def measured(self, metrics: Sequence[Metric], whose: str) -> dict[str, float]:
         """Return the figures of metrics as `NAME/WHOSE`; those of the judge itself are the same for everyone."""
         found = {name: value for metric in metrics for name, value in metric.measure(self).items()}
-        return {name if name.startswith(JUDGE) else f"{name}/{whose}": value for name, value in found.items()}
+        return {name if name.startswith(JUDGES) else f"{name}/{whose}": value for name, value in found.items()}
 
     def real(self, dataset: Dataset, count: int) -> Iterator[Batch]:
         """Yield batches of a data set, as the evaluation itself does."""
