@@ -26,10 +26,12 @@ class Transform(ABC):
     Attributes:
         needs: Keys that it reads beside `image`.
         adds: Keys that samples hold after it, and need not hold before.
+        maps: Which of these are maps of values in [0, 1], as masks are; other pictures are in [−1, 1].
     """
 
     needs: tuple[str, ...] = ()
     adds: tuple[str, ...] = ()
+    maps: tuple[str, ...] = ()
 
     @abstractmethod
     def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:

@@ -17,8 +17,9 @@ from diffloom.data import Dataset, Sample, Transform, transformed
 from diffloom.errors import DataError
 from diffloom.paths import existing_folder
 from diffloom.space import Space
-from diffloom_data.captions import read_captions
+from diffloom_data.captions import SIDECARS, read_captions
 from diffloom_data.images import SUFFIXES, image_size, read_image
+from diffloom_data.metadata import read_metadata
 from diffloom_data.pixels import fit
 from diffloom_data.splits import Split, chosen
 
@@ -42,6 +43,8 @@ class Aligned(Dataset):
         captions: A `.jsonl` or `.csv` file, relative to `path`: samples then have a `caption`.
         name_key: Where that has the names, with or without ending.
         caption_key: Where it has the captions.
+        metadata: Item → column of that file: samples then have `metadata`, a mapping of items to numbers. The item
+            `date` becomes `year`, `month` and `day`.
         split: The part to use, as `folder` divides by names.
         test_fraction: Share of the samples that are the test part.
         split_seed: Another seed, another division.
@@ -73,6 +76,7 @@ class Aligned(Dataset):
         captions: str | None = None,
         name_key: str = "name",
         caption_key: str = "caption",
+        metadata: dict[str, str] | None = None,
         split: Split = "all",
         test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
         split_seed: int = 0,
@@ -94,7 +98,9 @@ class Aligned(Dataset):
         self._captions = (
             None if captions is None else read_captions(self.root, self.names, captions, (name_key, caption_key))
         )
-        self.keys = (*folders, *(() if self._captions is None else ("caption",)))
+        self._metadata = self._told(captions, name_key, metadata or {})
+        told = {"caption": self._captions, "metadata": self._metadata}
+        self.keys = (*folders, *(key for key, value in told.items() if value is not None))
         self.space = self._space()
 
     def __len__(self) -> int:
@@ -114,11 +120,25 @@ class Aligned(Dataset):
             )
         if self._captions is not None:
             sample["caption"] = self._captions[index]
+        if self._metadata is not None:
+            sample["metadata"] = self._metadata[index]
         return sample
 
     def column(self, key: str) -> Any:
         """Yield one key of every sample; captions without reading images."""
         return iter(self._captions) if key == "caption" and self._captions is not None else super().column(key)
+
+    def _told(self, table: str | None, name_key: str, columns: Mapping[str, str]) -> list[dict[str, float]] | None:
+        if not columns:
+            return None
+        if table is None or table == SIDECARS:
+            raise DataError(
+                "metadata come from a table",
+                where=f"{_WHERE}, metadata",
+                expected="a .jsonl or .csv file under `captions`",
+                got=str(table),
+            )
+        return read_metadata(self.root, self.names, table, name_key, columns)
 
     def _part(self, key: str, file: Path) -> Tensor:
         if key == "mask":

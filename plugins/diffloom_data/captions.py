@@ -41,7 +41,7 @@ def read_captions(root: Path, names: Sequence[str], source: str, keys: tuple[str
 
 def _table(file: Path, keys: tuple[str, str]) -> dict[str, str]:
     found: dict[str, str] = {}
-    for line, row in _rows(file):
+    for line, row in rows(file):
         values = [row.get(key) for key in keys]
         if not all(isinstance(value, str) for value in values):
             raise DataError(
@@ -62,7 +62,7 @@ def _table(file: Path, keys: tuple[str, str]) -> dict[str, str]:
     return found
 
 
-def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
+def rows(file: Path) -> Iterator[tuple[int, Mapping[str, object]]]:
     """Yield (line number, row) of a `.jsonl` or `.csv` file."""
     text = _text(file)
     if file.suffix.lower() == ".csv":

@@ -9,7 +9,9 @@ from PIL import Image
 import diffloom
 from diffloom import Run
 from diffloom.cli import main
+from diffloom.cli.asking import conditions
 from diffloom.cli.pictures import read
+from diffloom.data import Sample, Transform
 from diffloom.errors import DataError
 
 RECIPE = """\
@@ -59,6 +61,34 @@ def test_what_is_not_given_comes_from_the_data(run: Path) -> None:
     assert main(["sample", "holes", "--give", "image=photograph.png", "--out", "one", "--quiet"]) == 0
     assert main(["sample", "holes", "--out", "none", "--quiet"]) == 0
     assert len(list((run / "one").glob("*.png"))) == len(list((run / "none").glob("*.png"))) == 2
+
+
+class Halved(Transform):
+    """Adds the image with values in [0, 1]."""
+
+    adds = maps = ("half",)
+
+    def __call__(self, sample: Sample, generator: torch.Generator) -> Sample:
+        return sample | {"half": sample["image"] / 2 + 0.5}
+
+
+def test_the_file_of_a_map_becomes_values_from_0_to_1(run: Path) -> None:
+    with diffloom.registry.add("transform", "halved", Halved):
+        data = {"type": "digits", "size": 8, "transforms": [{"type": "halved"}]}
+        maps = {
+            "type": "local-controls",
+            "maps": {"half": {"channels": 1}},
+            "fusion": "add",
+            "widths": [8],
+            "narrow": [4, 4, 8],
+        }
+        changes = {"data": data, "conditioners": {"hole": None, "maps": maps}, "denoiser.concat": 0}
+        opened = Run(diffloom.load("holes.yaml", overrides={**changes, "task": {"type": "generate"}}), run / "maps")
+        asked = conditions(opened, ["half=photograph.png"], 2)["half"]
+    assert asked.shape == (2, 1, 8, 8)
+    assert float(asked.min()) < 0.1
+    assert float(asked.max()) > 0.9
+    assert torch.equal(asked[0], read("photograph.png", torch.zeros(1, 8, 8), mask=True, where=""))
 
 
 def test_other_data_can_be_asked_about(run: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,17 +1,21 @@
 """CRS-Diff as a system: any subset of conditions, what guidance acts on, and what the second stage trains."""
 
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import diffloom
 from diffloom import Condition, Conditioner, Ports, System
 from diffloom.conditioner import Batch, Code
 from diffloom.guided import Guided
+from diffloom.layout import layouts_of
 from diffloom.noise import Noise
+from diffloom.recipe.importing import import_weights
 from diffloom.system import Conditioning, Plan
 from diffloom_crs.content_image import ContentImage
 from diffloom_crs.metadata import Metadata
@@ -153,6 +157,44 @@ def test_the_second_stage_trains_the_side_networks_alone() -> None:
     assert not {name for name in moved if name.startswith(frozen)}
     for begin in ("metadata.items.", "content.adapter.", "maps.shifts.", "maps.copy.", "maps.extractor.leave."):
         assert any(name.startswith(f"conditioning.{begin}") for name in moved), begin
+
+
+RECIPE = """\
+diffloom: 1
+name: small
+data:      {type: digits, size: 16}
+schedule:  {type: cosine, steps: 50}
+denoiser:  {type: unet, channels: 16, multipliers: [1, 2], blocks: 1, attention: [8], context: 6, embedding: adm}
+conditioners:
+  text:     {type: class-label, classes: 10, port: context, drop: 0.5}
+  content:  {type: content-image, width: 4, tokens: 2}
+  metadata: {type: metadata, width: 6}
+  maps:     {type: local-controls, widths: [8, 12], narrow: [4, 6, 8]}
+sampler:   {type: ddim, steps: 4}
+task:      {type: generate}
+train:     {steps: 0}
+hooks:     []
+"""
+
+
+@torch.no_grad()
+def test_one_checkpoint_of_the_release_gives_every_part_its_weights(tmp_path: Path) -> None:
+    file = tmp_path / "small.yaml"
+    file.write_text(RECIPE)
+    recipe = diffloom.load(file)
+    parts = shaken(recipe.build()).roles()
+    released: dict[str, Tensor] = {"cond_stage_model.something": torch.zeros(3)}
+    for role in ("denoiser", "conditioners.content", "conditioners.metadata", "conditioners.maps"):
+        layout = next(one for one in layouts_of(parts[role]) if one.name in ("ldm", "crs-diff"))
+        released |= layout.write(parts[role].state_dict())
+    save_file(released, tmp_path / "release.safetensors")
+    found = import_weights([tmp_path / "release.safetensors"], recipe, tmp_path / "out")
+    names = {part.role: part.layout for part in found.imported}
+    assert names == {"denoiser": "ldm"} | {f"conditioners.{n}": "crs-diff" for n in ("content", "metadata", "maps")}
+    again = diffloom.load(file, found.overlay).build().roles()
+    for role in names:
+        ours, theirs = again[role].state_dict(), parts[role].state_dict()
+        assert all(torch.equal(ours[key], theirs[key]) for key in theirs), role
 
 
 @torch.no_grad()

@@ -119,7 +119,8 @@ def _picture(value: object, key: str, text: str, run: "Run") -> object:
         return value
     from diffloom.cli.pictures import read
 
-    return read(value, like, mask=key == "mask", where=f"--give {text}")
+    maps = {"mask", *(key for transform in run.dataset.transforms for key in transform.maps)}
+    return read(value, like, mask=key in maps, where=f"--give {text}")
 
 
 def _class(value: object, text: str, run: "Run") -> int:

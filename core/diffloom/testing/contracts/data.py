@@ -48,6 +48,9 @@ class TransformContract(Contract):
         after = transform(sample, torch.Generator().manual_seed(0))
         _same(sample, kept)
         require(set(transform.adds) <= set(after), f"it declares {set(transform.adds) - set(after)}, and adds none")
+        for key in transform.maps:
+            held = bool((after[key] >= 0).all() and (after[key] <= 1).all())
+            require(key in transform.adds and held, f"'{key}' is declared as a map, and is not added in [0, 1]")
 
     def check_repeatable(self, make: Make) -> None:
         """Equal generators give equal samples."""
