@@ -5,33 +5,48 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffloom_nets.prepared import arithmetic, on_cpu
+from diffloom_nets.product import multiply
 
 
 class Linear(nn.Linear):
-    """A linear layer whose weights lie in memory input by input.
+    """A linear layer to whose output something can be added.
 
-    Parameters, state and outputs are those of `torch.nn.Linear`. A product of few tokens with many weights then
-    reads them in the order in which it needs them. Where a CPU would only emulate bfloat16, inference multiplies in
-    float32.
+    Parameters, state and outputs (up to rounding) are those of `torch.nn.Linear`. Inference on a CPU multiplies with
+    oneDNN, which adds in passing; where the CPU would only emulate bfloat16, it multiplies in float32.
 
     Args:
         inputs: Width of the input.
         outputs: Width of the output.
-        bias: Whether something is added.
+        bias: Whether there is one.
     """
 
     def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
         super().__init__(inputs, outputs, bias=bias)
-        self.weight.data = self.weight.data.t().contiguous().t()
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return the product (…, outputs) for x (…, inputs)."""
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """Return the product for x (…, inputs), plus `plus` where it is given; both (…, outputs)."""
         if torch.is_grad_enabled() or not on_cpu(x, self.weight):
-            return super().forward(x)
+            return _added(super().forward(x), plus)
+        if self.fuses(x) and (plus is None or plus.dtype == x.dtype):
+            return multiply(x, self.weight, self.bias, plus=plus)
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         compute = arithmetic(dtype)
         if compute == dtype:
-            return super().forward(x)
+            return _added(super().forward(x), plus)
         bias = None if self.bias is None else self.bias.to(compute)
         with torch.autocast("cpu", enabled=False):
-            return functional.linear(x.to(compute), self.weight.to(compute), bias).to(dtype)
+            return _added(functional.linear(x.to(compute), self.weight.to(compute), bias).to(dtype), plus)
+
+    def fuses(self, x: Tensor) -> bool:
+        """Whether inference multiplies x with the weights as they are by `product.multiply`."""
+        return (
+            not torch.is_grad_enabled()
+            and on_cpu(x, self.weight)
+            and not torch.is_autocast_enabled("cpu")
+            and x.dtype == self.weight.dtype == arithmetic(x.dtype)
+            and self.weight.is_contiguous()
+        )
+
+
+def _added(x: Tensor, plus: Tensor | None) -> Tensor:
+    return x if plus is None else x + plus

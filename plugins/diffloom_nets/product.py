@@ -1,6 +1,8 @@
-"""A convolution as one product of matrices: the weights, as they are, times the window of every output pixel.
+"""Products of tokens with weights as they lie in memory, and what comes after them: oneDNN's, for inference on a CPU.
 
-That is how many weights meet few pixels fastest: nothing of the weights is rearranged, and each is read once.
+Nothing of the weights is rearranged or kept twice. A bias, a gelu, a factor or a summand is applied while the product
+is still in the cache. A convolution is one such product, with the window of every output pixel as a token; that is how
+many weights meet few pixels fastest.
 """
 
 import torch
@@ -10,14 +12,43 @@ from torch.nn import functional
 Pair = tuple[int, int]
 
 
-def convolve(
-    x: Tensor, weight: Tensor, bias: Tensor | None, padding: tuple[int, int], stride: tuple[int, int]
+def multiply(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    *,
+    gelu: bool = False,
+    times: Tensor | None = None,
+    plus: Tensor | None = None,
 ) -> Tensor:
+    """Return gelu(x Wᵀ + b), (x Wᵀ + b) ⊙ times or (x Wᵀ + b) + plus; not differentiable.
+
+    Args:
+        x: (…, inputs), float32 or bfloat16, contiguous.
+        weight: (outputs, inputs), contiguous, of the type of x.
+        bias: (outputs,), or `None`.
+        gelu: Whether to apply the exact gelu.
+        times: A factor (…, outputs); alone.
+        plus: A summand (…, outputs); alone.
+
+    Returns:
+        (…, outputs), contiguous.
+    """
+    ops = torch.ops.mkldnn
+    other, name = (times, "mul") if times is not None else (plus, "add")
+    if other is not None:
+        out: Tensor = ops._linear_pointwise.binary(x.contiguous(), other.contiguous(), weight, bias, name)
+    else:
+        out = ops._linear_pointwise(x.contiguous(), weight, bias, "gelu" if gelu else "none", [], "none")
+    return out
+
+
+def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair, stride: Pair) -> Tensor:
     """Return a convolution; not differentiable.
 
     Args:
         x: (B, in, H, W), best in channels_last.
-        weight: (out, in, h, w), best in channels_last, of the type of x.
+        weight: (out, in, h, w), in channels_last, of the type of x.
         bias: (out,), or `None`.
         padding: Zeros around x, along height and width.
         stride: Steps of the window, along height and width.
@@ -25,18 +56,19 @@ def convolve(
     Returns:
         (B, out, H′, W′), channels_last.
     """
-    windows = _windows(x, weight.shape[2], weight.shape[3], padding, stride)
-    out = torch.mm(weight.permute(0, 2, 3, 1).flatten(1), windows.flatten(3).flatten(0, 2))
-    out = out.view(-1, *windows.shape[3:]).permute(1, 0, 2, 3).contiguous(memory_format=torch.channels_last)
-    return out if bias is None else out.add_(bias[:, None, None])
+    height, width = weight.shape[2:]
+    windows = _windows(x.permute(0, 2, 3, 1).contiguous(), (height, width), padding, stride)
+    out = multiply(windows.flatten(3), weight.permute(0, 2, 3, 1).flatten(1).contiguous(), bias)
+    return out.permute(0, 3, 1, 2)
 
 
-def _windows(x: Tensor, height: int, width: int, padding: Pair, stride: Pair) -> Tensor:
-    """Return what each weight meets at each output pixel, (h, w, in, B, H′, W′), without a copy but for the padding."""
-    frame = functional.pad(x.contiguous(), (padding[1], padding[1], padding[0], padding[0]))
-    batch, channels, rows, columns = frame.shape
-    image, plane, row, pixel = frame.stride()
-    size = (rows - height) // stride[0] + 1, (columns - width) // stride[1] + 1
-    return frame.as_strided(
-        (height, width, channels, batch, *size), (row, pixel, plane, image, stride[0] * row, stride[1] * pixel)
+def _windows(x: Tensor, size: Pair, padding: Pair, stride: Pair) -> Tensor:
+    """Return what the weights meet at each output pixel of x (B, H, W, in): (B, H′, W′, h, w · in)."""
+    if any(padding):
+        x = functional.pad(x, (0, 0, padding[1], padding[1], padding[0], padding[0]))
+    batch, rows, columns, channels = x.shape
+    image, row, pixel, _ = x.stride()
+    down, across = (rows - size[0]) // stride[0] + 1, (columns - size[1]) // stride[1] + 1
+    return x.as_strided(
+        (batch, down, across, size[0], size[1] * channels), (image, stride[0] * row, stride[1] * pixel, row, 1)
     )

@@ -3,6 +3,9 @@
 x ← x + SA(LN(x));  x ← x + CA(LN(x), context);  x ← x + FF(LN(x)),  FF(x) = W₂(a ⊙ gelu(b)), [a | b] = W₁ x
 """
 
+from itertools import repeat
+
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -11,9 +14,11 @@ from diffloom_nets.attention import CrossAttention, TokenAttention, map_of, toke
 from diffloom_nets.blocks import GroupNorm
 from diffloom_nets.conv import xavier, zero
 from diffloom_nets.linear import Linear
+from diffloom_nets.product import multiply
 
 _EPS = 1e-6  # of the transformer's first normalisation, whatever the network's is
 _EXPANSION = 4
+_PIECE = 1024  # tokens at a time
 
 
 class FeedForward(nn.Module):
@@ -28,10 +33,25 @@ class FeedForward(nn.Module):
         self.expand = xavier(Linear(width, 2 * _EXPANSION * width))
         self.contract = xavier(Linear(_EXPANSION * width, width))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (…, width) for x (…, width)."""
+    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
+        """Return the output for x (…, width), plus `plus` where it is given; both (…, width)."""
+        if self.expand.fuses(x) and (plus is None or plus.dtype == x.dtype):
+            return self._in_pieces(x, plus)
         value, gate = self.expand(x).chunk(2, -1)
-        out: Tensor = self.contract(value * functional.gelu(gate))
+        out: Tensor = self.contract(value * functional.gelu(gate), plus)
+        return out
+
+    def _in_pieces(self, x: Tensor, plus: Tensor | None) -> Tensor:
+        """Return the output, some tokens after others, so that what lies between the layers stays in the cache."""
+        tokens, out = x.flatten(0, -2), torch.empty_like(x, memory_format=torch.contiguous_format)
+        pieces = zip(*(part.split(_PIECE) for part in (tokens, out.view(tokens.shape))), strict=True)
+        added = repeat(None) if plus is None else iter(plus.flatten(0, -2).split(_PIECE))
+        values, gates = self.expand.weight.chunk(2)
+        value_bias, gate_bias = self.expand.bias.chunk(2)
+        for (piece, target), summand in zip(pieces, added, strict=False):
+            gate = multiply(piece, gates, gate_bias, gelu=True)
+            gated = multiply(piece, values, value_bias, times=gate)
+            target.copy_(multiply(gated, self.contract.weight, self.contract.bias, plus=summand))
         return out
 
 
@@ -56,10 +76,10 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, told: Condition) -> Tensor:
         """Return tokens (B, N, width) for tokens and what the network is told."""
-        x = x + self.attend(self.norm1(x))
-        x = x + self.cross(self.norm2(x), told)
-        fed: Tensor = self.feed(self.norm3(x))
-        return x + fed
+        x = self.attend(self.norm1(x), x)
+        x = self.cross(self.norm2(x), told, x)
+        out: Tensor = self.feed(self.norm3(x), x)
+        return out
 
 
 class SpatialTransformer(nn.Module):
@@ -90,4 +110,4 @@ class SpatialTransformer(nn.Module):
         x = self.enter(tokens_of(self.norm(h)))
         for block in self.blocks:
             x = block(x, told)
-        return h + map_of(self.leave(x), *h.shape[2:])
+        return map_of(self.leave(x, tokens_of(h)), *h.shape[2:])

@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from diffloom.condition import Condition
 from diffloom_nets import CrossAttention, FeedForward, Linear, SpatialTransformer, TransformerBlock, attend
+from diffloom_nets.attention import blockwise
 from tests.unet.parity import scramble
 
 
@@ -97,19 +98,39 @@ def test_a_block_is_three_residual_branches_in_order() -> None:
 
 
 @pytest.mark.parametrize("bias", [True, False])
-def test_the_linear_layer_is_torch_s(bias: bool) -> None:
-    layer, x = Linear(6, 10, bias=bias), torch.randn(3, 4, 6)
-    assert layer.weight.shape == (10, 6)
-    assert layer.weight.t().is_contiguous()
-    expected = functional.linear(x, layer.weight, layer.bias)
-    assert torch.allclose(layer(x), expected, atol=1e-6)
+@pytest.mark.parametrize("added", [True, False])
+def test_the_linear_layer_is_torch_s(bias: bool, added: bool) -> None:
+    layer, x, plus = Linear(6, 10, bias=bias), torch.randn(3, 4, 6), torch.randn(3, 4, 10) if added else None
+    expected = functional.linear(x, layer.weight, layer.bias) + (0 if plus is None else plus)
+    assert torch.allclose(layer(x, plus), expected, atol=1e-6)
     with torch.inference_mode():
-        assert torch.allclose(layer(x), expected, atol=1e-6)
-        low = layer.bfloat16()
-        assert low(x.bfloat16()).dtype == torch.bfloat16
-        assert (low(x.bfloat16()) - expected).norm() < 0.02 * expected.norm()
+        assert torch.allclose(layer(x, plus), expected, atol=1e-6)
+        assert torch.allclose(layer(x.mT.contiguous().mT, plus), expected, atol=1e-6)
+        low, summand = layer.bfloat16(), None if plus is None else plus.bfloat16()
+        assert low(x.bfloat16(), summand).dtype == torch.bfloat16
+        assert (low(x.bfloat16(), summand) - expected).norm() < 0.02 * expected.norm()
         with torch.autocast("cpu", torch.bfloat16):
             assert low(x).dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("added", [True, False])
+def test_feeding_tokens_forward_in_pieces_is_doing_it_at_once(monkeypatch: pytest.MonkeyPatch, added: bool) -> None:
+    layer, x, plus = scramble(FeedForward(6)), torch.randn(2, 9, 6), torch.randn(2, 9, 6) if added else None
+    expected = layer(x, plus)
+    for piece in (1, 4, 18, 1024):
+        monkeypatch.setattr("diffloom_nets.transformer._PIECE", piece)
+        with torch.inference_mode():
+            assert torch.allclose(layer(x, plus), expected, atol=1e-5)
+
+
+@given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 150), st.integers(1, 9))
+def test_attention_in_blocks_is_its_formula(batch: int, heads: int, tokens: int, others: int) -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(batch, heads, tokens, 4), *torch.randn(2, batch, heads, others, 4)
+    expected = torch.softmax(q.double() @ k.double().mT / 2, -1) @ v.double()
+    with torch.inference_mode(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("diffloom_nets.attention._MOST_SCORES", 1)
+        assert torch.allclose(blockwise(q, k, v).double(), expected.transpose(1, 2).flatten(2), atol=1e-5)
 
 
 def test_attention_in_bfloat16_stays_bfloat16() -> None:
