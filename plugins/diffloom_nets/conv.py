@@ -9,7 +9,7 @@ from torch.nn import functional
 from diffloom_nets import product, winograd
 from diffloom_nets.prepared import Prepared, arithmetic, on_cpu
 
-Layer = TypeVar("Layer", nn.Conv2d, nn.Linear, "Conv2d")
+Layer = TypeVar("Layer", bound=nn.Conv2d | nn.Linear)
 
 _FEWEST_CHANNELS = 96  # for Winograd: fewer cost less than its transforms
 _SMALLEST_SIDE = 16  # of a map in inference: smaller ones do not repay keeping four times the weights

@@ -3,8 +3,6 @@
 x ← x + SA(LN(x));  x ← x + CA(LN(x), context);  x ← x + FF(LN(x)),  FF(x) = W₂(a ⊙ gelu(b)), [a | b] = W₁ x
 """
 
-from itertools import repeat
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -43,16 +41,17 @@ class FeedForward(nn.Module):
 
     def _in_pieces(self, x: Tensor, plus: Tensor | None) -> Tensor:
         """Return the output, some tokens after others, so that what lies between the layers stays in the cache."""
-        tokens, out = x.flatten(0, -2), torch.empty_like(x, memory_format=torch.contiguous_format)
-        pieces = zip(*(part.split(_PIECE) for part in (tokens, out.view(tokens.shape))), strict=True)
-        added = repeat(None) if plus is None else iter(plus.flatten(0, -2).split(_PIECE))
+        tokens, added = x.flatten(0, -2), None if plus is None else plus.flatten(0, -2)
         values, gates = self.expand.weight.chunk(2)
         value_bias, gate_bias = self.expand.bias.chunk(2)
-        for (piece, target), summand in zip(pieces, added, strict=False):
-            gate = multiply(piece, gates, gate_bias, gelu=True)
-            gated = multiply(piece, values, value_bias, times=gate)
-            target.copy_(multiply(gated, self.contract.weight, self.contract.bias, plus=summand))
-        return out
+        made = []
+        for start in range(0, len(tokens), _PIECE):
+            part = slice(start, start + _PIECE)
+            gate = multiply(tokens[part], gates, gate_bias, gelu=True)
+            gated = multiply(tokens[part], values, value_bias, times=gate)
+            summand = None if added is None else added[part]
+            made.append(multiply(gated, self.contract.weight, self.contract.bias, plus=summand))
+        return torch.cat(made).view(x.shape)
 
 
 class TransformerBlock(nn.Module):
