@@ -46,25 +46,26 @@ class Raster:
     profile: Mapping[str, Any] = field(default_factory=dict)
     pixels: Tensor | None = None
 
+    def values(self, top: int, left: int, height: int, width: int) -> Tensor:
+        """Return a window as it is stored, float64 (bands, height, width); what is no data is NaN."""
+        if self.pixels is not None:
+            return self.pixels[:, top : top + height, left : left + width].double()
+        with _rasterio().open(self.path) as file:
+            stored = file.read(window=_window(top, left, height, width))
+        values = torch.from_numpy(stored.astype(np.float64))
+        return torch.where(self._missing(values), torch.nan, values)
+
     def read(self, top: int, left: int, height: int, width: int) -> Tensor:
         """Return a window, float32 (bands, height, width), brought to [−1, 1]; what is no data is −1."""
-        if self.pixels is not None:
-            values = self.pixels[:, top : top + height, left : left + width].double()
-        else:
-            with _rasterio().open(self.path) as file:
-                window = _window(top, left, height, width)
-                values = torch.from_numpy(file.read(window=window).astype(np.float64))
         low, high = self.limits
-        scaled = (values - low) / (high - low) * 2 - 1
-        return torch.where(self._missing(values), -1.0, scaled).clamp(-1, 1).float()
+        scaled = (self.values(top, left, height, width) - low) / (high - low) * 2 - 1
+        return scaled.nan_to_num(-1.0).clamp(-1, 1).float()
 
     def missing(self, top: int, left: int, height: int, width: int) -> Tensor | None:
         """Return where a window has no data, bool (bands, height, width); `None` where the file knows no such value."""
         if self.profile.get("nodata") is None:
             return None
-        with _rasterio().open(self.path) as file:
-            values = torch.from_numpy(file.read(window=_window(top, left, height, width)).astype(np.float64))
-        return self._missing(values)
+        return self.values(top, left, height, width).isnan()
 
     def stored(self, x: Tensor, missing: Tensor | None = None) -> np.ndarray[Any, Any]:
         """Return values in [−1, 1] as numbers of the file's own type, and its no-data value where `missing` is true."""
