@@ -16,6 +16,7 @@ from diffloom import Run, checkpoint
 from diffloom.autoencoder import ScaledAutoencoder
 from diffloom.checkpoint import Checkpoint
 from diffloom.recipe.recipe import shipped
+from tests.recipes.taesd import taesd
 
 RECIPES = sorted(shipped())
 SIZES = {
@@ -37,6 +38,7 @@ _RUN = re.compile(r"run:([\w-]+)")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """Stand-ins for the data that recipes ask for: as many classes, other pictures. Runs in it are made once."""
     tmp_path = tmp_path_factory.mktemp("data")
+    taesd(tmp_path / "weights")
     for name, classes in (("scenes", 12), ("cifar", 1)):
         for c in range(classes):
             folder = tmp_path / name / f"class{c:02}"
