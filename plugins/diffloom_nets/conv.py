@@ -16,7 +16,7 @@ _SMALLEST_SIDE = 16  # of a map in inference: smaller ones do not repay keeping 
 _MOST_WEIGHTS = 1 << 18  # in · out in inference: at most 36 MiB are kept per layer
 _FEWEST_TILES = 128  # of a batch in training, where the weights are transformed at every step
 _MOST_TILES = 256  # of a batch in inference for which transformed weights are kept: more repay doing it again
-_FEWEST_UNKEPT = 64  # for which weights that are too many to be kept are transformed every time
+_FEWEST_UNKEPT = 32  # for which weights that are too many to be kept are transformed every time
 _MOST_KEPT = 1 << 21  # weights that are kept a second time, in the layout that convolves fastest
 _MOST_PIXELS = 512  # of a batch's output that is computed as one product of matrices
 
