@@ -23,7 +23,7 @@ from diffloom.noise import mix
 from diffloom.system import System
 from diffloom_metrics.networks import JUDGES
 
-SHUFFLED, UNCONDITIONAL = "shuffled", "unconditional"
+SHUFFLED, UNCONDITIONAL, RECONSTRUCTED = "shuffled", "unconditional", "reconstructed"
 
 Pairs = Callable[[], Iterator[tuple[Batch, Batch]]]
 
@@ -79,8 +79,9 @@ class Baseline(Metric):
         metrics: Measure.
         answer: What is measured in place of the system's answers. `shuffled`: each is judged as the answer to the
             next item of its batch, so that what was asked for has nothing to do with it; `unconditional`: the
-            system's own with nothing said, where training dropped conditions; else a guess that the task knows, such
-            as `bicubic` and `nearest` of super-resolution, `mean-fill` of inpainting or `source` of translation.
+            system's own with nothing said, where training dropped conditions; `reconstructed`: the real image through
+            the autoencoder, which says what the latents can show at best; else a guess that the task knows, such as
+            `bicubic` and `nearest` of super-resolution, `mean-fill` of inpainting or `source` of translation.
     """
 
     examples = ({"metrics": [{"type": "psnr"}], "answer": SHUFFLED},)
@@ -94,7 +95,8 @@ class Baseline(Metric):
         Raises:
             IncompatibleParts: There is no such answer to what the system is for.
         """
-        answers = {SHUFFLED: _shuffled, UNCONDITIONAL: _unconditional}.get(self.answer) or self._guessed
+        known = {SHUFFLED: _shuffled, UNCONDITIONAL: _unconditional, RECONSTRUCTED: _reconstructed}
+        answers = known.get(self.answer) or self._guessed
         return Otherwise(evaluation, lambda: answers(evaluation)).measured(self.metrics, self.answer)
 
     def _guessed(self, evaluation: Evaluation) -> Iterator[tuple[Batch, Batch]]:
@@ -104,7 +106,7 @@ class Baseline(Metric):
             raise IncompatibleParts(
                 f"there is no trivial answer '{self.answer}'",
                 where=f"the metric `baseline` with the task {type(task).__name__}",
-                expected=", ".join((SHUFFLED, UNCONDITIONAL, *known)),
+                expected=", ".join((SHUFFLED, UNCONDITIONAL, RECONSTRUCTED, *known)),
                 got=self.answer,
             )
         for batch, answer in evaluation.pairs():
@@ -152,6 +154,14 @@ def _again(evaluation: Evaluation, batch: Batch, draw: int, first: int) -> Batch
 def _shuffled(evaluation: Evaluation) -> Iterator[tuple[Batch, Batch]]:
     for batch, answer in evaluation.pairs():
         yield batch, {key: torch.roll(value, 1, 0) for key, value in answer.items()}
+
+
+def _reconstructed(evaluation: Evaluation) -> Iterator[tuple[Batch, Batch]]:
+    system = evaluation.system
+    for batch, _ in evaluation.pairs():
+        with torch.inference_mode():
+            image = system.autoencoder.decode(system.autoencoder.encode(batch["image"].to(system.device)).mode())
+        yield batch, {"image": image.clamp(-1, 1).cpu()}
 
 
 def _unconditional(evaluation: Evaluation) -> Iterator[tuple[Batch, Batch]]:

@@ -5,7 +5,8 @@
     samples/step-00001500.json             the seeds and what was asked: enough to draw the same again
 
 An answer under another key than `image` has a picture of its own, `step-NNNNNNNN-KEY.png`. What a paired task was
-given, such as a low-resolution image, and the true image stand beside its answer in `step-NNNNNNNN-given.png`.
+given, such as a low-resolution image, and the true image stand beside its answer in `step-NNNNNNNN-given.png`. There
+what is never below 0 or above 1, as hints and masks, is shown from black to white.
 """
 
 import io
@@ -66,7 +67,7 @@ def draw(run: "Run", outputs: Mapping[str, Any]) -> dict[str, "Image"]:
         pictures[key] = grid(images, columns, _heads(run, batch, len(images), columns), bands=bands)
     if "trajectory" in outputs:
         pictures["trajectory"] = trajectory(outputs["trajectory"], bands=bands)
-    given = {f"true {key}" if key in answers else key: v for key, v in batch.items() if _is_images(v)}
+    given = {f"true {key}" if key in answers else key: _signed(v) for key, v in batch.items() if _is_images(v)}
     if given and answers:
         pictures["given"] = beside({**given, **answers}, bands)
     return pictures
@@ -83,6 +84,12 @@ def beside(images: Mapping[str, "Tensor"], bands: Sequence[int] | None = None) -
     stacked = np.stack(tiles, axis=1).reshape(-1, *tiles[0].shape[1:])
     shown = stacked.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
     return grid(shown, len(images), list(images))
+
+
+def _signed(given: "Tensor") -> "Tensor":
+    """Return what was given in [−1, 1]; maps that are never below 0, as hints and masks are not, are in [0, 1]."""
+    values = given.detach().float()
+    return values * 2 - 1 if float(values.min()) >= 0 and float(values.max()) <= 1 else values
 
 
 def _largest(images: Mapping[str, "Tensor"]) -> tuple[int, int]:

@@ -19,6 +19,7 @@ from diffloom.kinds import registry
 from diffloom.metric import Metric
 from diffloom.system import Conditioning, System
 from diffloom.testing.oracles import DiagonalGaussian, PointMass
+from diffloom.testing.standins import PlainAutoencoder
 from diffloom_ddim.sampler import DDIM
 from diffloom_ddpm.class_label import ClassLabel
 from diffloom_ddpm.generate import Generate
@@ -65,6 +66,18 @@ def test_a_shuffled_answer_is_the_next_ones(tmp_path: Path) -> None:
     assert found["psnr/shuffled"] < 10
 
 
+def test_a_reconstructed_answer_is_the_real_image_through_the_autoencoder(tmp_path: Path) -> None:
+    class Halving(PlainAutoencoder):
+        def decode(self, z: Tensor) -> Tensor:
+            return z / 2
+
+    one = judged(tmp_path, lambda batch: {"image": torch.zeros_like(batch["image"])})
+    one.system.autoencoder = Halving(channels=3)
+    expected = judged(tmp_path, lambda batch: {"image": batch["image"] / 2})
+    found = Baseline(metrics=(PSNR(),), answer="reconstructed").measure(one)
+    assert found == {"psnr/reconstructed": PSNR().measure(expected)["psnr"]}
+
+
 def test_what_concerns_the_judge_keeps_its_name(tmp_path: Path) -> None:
     samples: list[Sample] = [
         {"image": x.clamp(-1, 0) if i % 2 else x.clamp(0, 1), "label": i % 2}
@@ -81,7 +94,7 @@ def test_what_concerns_the_judge_keeps_its_name(tmp_path: Path) -> None:
 def test_an_unknown_answer_is_refused_with_those_that_there_are(tmp_path: Path) -> None:
     with pytest.raises(IncompatibleParts, match="bicubic") as caught:
         Baseline(metrics=(PSNR(),), answer="bicubic").measure(judged(tmp_path, lambda batch: {"image": batch["image"]}))
-    assert caught.value.expected == "shuffled, unconditional, grey"
+    assert caught.value.expected == "shuffled, unconditional, reconstructed, grey"
 
 
 def test_a_recipe_names_the_metric_inside() -> None:

@@ -182,6 +182,16 @@ def test_answers_under_other_keys_and_what_was_given_are_drawn_too(tmp_path: Pat
         assert np.array_equal(tile(given, row * 3 + 1, 3, (64, 64)), as_bytes(answer)[row].transpose(1, 2, 0))
 
 
+def test_hints_and_masks_are_shown_from_black_to_white(tmp_path: Path) -> None:
+    answer = levels(2, 3, 64, 64)
+    hint = (levels(2, 1, 64, 64) > 0).float()
+    sampled(tmp_path, {"image": answer, "seeds": range(2), "batch": {"hint": hint}})
+    given = Image.open(tmp_path / "samples/step-00000030-given.png")
+    for row in range(2):
+        shown = tile(given, row * 2, 2, (64, 64))
+        assert np.array_equal(shown, np.repeat(hint[row].numpy().transpose(1, 2, 0) * 255, 3, 2))
+
+
 def test_the_true_image_stands_beside_its_answer(tmp_path: Path) -> None:
     true, answer = levels(3, 3, 64, 64), levels(3, 3, 64, 64).flip(0)
     sampled(tmp_path, {"image": answer, "seeds": range(3), "batch": {"image": true}})
