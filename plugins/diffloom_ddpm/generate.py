@@ -59,7 +59,8 @@ class Generate(Task):
         norm: Of the simple loss: squared (l2) or absolute (l1) errors. The weights are those of squared
             errors.
         timesteps: How levels are drawn: `uniform`; `antithetic`, in pairs that mirror each other;
-            `loss-aware`, where the loss is large, meant for vlb; `continuous`, at real times.
+            `loss-aware`, where the loss is large, meant for vlb; `continuous`, at real times; `cubic`,
+            noisy ones more often.
         variance: Of the reverse steps in the bound; by default learned where the denoiser's output has a
             second half, else fixed-small.
         vlb_weight: λ of the hybrid loss.

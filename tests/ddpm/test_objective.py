@@ -338,7 +338,7 @@ def test_noise_prediction_is_refused_where_no_signal_is_left() -> None:
     assert bool(torch.isfinite(loss_of(fine, torch.rand(1, 1, 1, 1), Noise([0])).value))
 
 
-@pytest.mark.parametrize("timesteps", ["uniform", "antithetic", "loss-aware", "continuous"])
+@pytest.mark.parametrize("timesteps", ["uniform", "antithetic", "loss-aware", "continuous", "cubic"])
 @pytest.mark.parametrize("loss", ["simple", "hybrid"])
 def test_losses_can_be_pretended_without_memory(timesteps: Any, loss: Any) -> None:
     if loss == "hybrid" and timesteps == "continuous":

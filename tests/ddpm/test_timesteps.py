@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import Tensor, distributed, multiprocessing
 
 from diffloom.noise import Noise
-from diffloom_ddpm.timesteps import Antithetic, Continuous, LossAware, Uniform, gathered, make
+from diffloom_ddpm.timesteps import Antithetic, Continuous, Cubic, LossAware, Uniform, gathered, make
 
 CPU = torch.device("cpu")
 
@@ -51,6 +51,17 @@ def test_continuous_times_are_real_and_within_the_schedule() -> None:
     assert float(t.max()) < 10
     assert bool((t != t.round()).any())
     assert float(t.mean()) == pytest.approx(5, abs=4 * 10 / math.sqrt(12 * 2000))
+
+
+def test_cubic_times_prefer_noisy_levels_as_published() -> None:
+    count = 20000
+    drawn = Cubic()(Noise(range(count)), 1000, CPU)
+    assert drawn.weight.tolist() == [1.0] * count
+    assert (int(drawn.t.min()) >= 0, int(drawn.t.max())) == (True, 999)
+    share = float((drawn.t >= 500).double().mean())
+    assert share == pytest.approx(0.5 ** (1 / 3), abs=4 * math.sqrt(0.7937 * 0.2063 / count))
+    spread = 1000 * math.sqrt(1 / 7 - 1 / 16)  # the standard deviation of u³
+    assert float(drawn.t.double().mean()) == pytest.approx(750 - 0.5, abs=4 * spread / math.sqrt(count))
 
 
 def test_loss_aware_times_are_uniform_until_every_level_is_known() -> None:
@@ -116,8 +127,8 @@ def test_what_is_learned_can_be_saved_and_goes_on() -> None:
 
 
 def test_each_name_has_its_way_to_draw() -> None:
-    made = [type(make(name, 5)) for name in ("uniform", "antithetic", "continuous", "loss-aware")]
-    assert made == [Uniform, Antithetic, Continuous, LossAware]
+    made = [type(make(name, 5)) for name in ("uniform", "antithetic", "continuous", "cubic", "loss-aware")]
+    assert made == [Uniform, Antithetic, Continuous, Cubic, LossAware]
     assert make("loss-aware", 5).state_dict()["losses"].shape == (5, 10)
 
 

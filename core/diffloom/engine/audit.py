@@ -6,10 +6,10 @@ samples leaves the output as it was is ignored.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from diffloom.conditioner import Batch
 from diffloom.noise import Noise
@@ -65,7 +65,7 @@ def moved(system: System, before: Mapping[str, Tensor]) -> tuple[str, ...]:
 
 @torch.no_grad()
 def ignored(system: System, batch: Batch, noise: Noise) -> tuple[str, ...]:
-    """Return the conditioners whose codes can be exchanged within the batch without changing the output."""
+    """Return the conditioners that can be shown another sample of the batch without changing the output."""
     if not system.conditioners:
         return ()
     codes = system.codes(batch)
@@ -74,18 +74,25 @@ def ignored(system: System, batch: Batch, noise: Noise) -> tuple[str, ...]:
     t = torch.full((len(noise),), (system.schedule.steps - 1) // 2, device=system.device)
     told = system.output(x_t, t, codes)
     deaf = []
-    for name, code in codes.items():
-        exchanged = pytree.tree_map(lambda leaf: leaf.roll(1, 0), code)
-        if all(torch.equal(a, b) for a, b in zip(_leaves(code), _leaves(exchanged), strict=True)):
+    for name, conditioner in system.conditioners.items():
+        seen = {key: batch[key] for key in (*conditioner.needs, *conditioner.wants) if key in batch}
+        other = {key: _moved_on(value) for key, value in seen.items()}
+        if all(_same(seen[key], other[key]) for key in seen):
             continue
+        exchanged = conditioner.encode({**batch, **other})
         heard = (system.output(x_t, t, {**codes, name: exchanged}) - told).abs().max()
         if heard <= _DEAF * told.abs().max().clamp_min(1e-12):
             deaf.append(name)
     return tuple(deaf)
 
 
-def _leaves(code: object) -> list[Tensor]:
-    return [leaf for leaf in pytree.tree_leaves(code) if isinstance(leaf, Tensor)]
+def _moved_on(value: Any) -> Any:
+    """Return a batch's values, each in the place of the next sample."""
+    return value.roll(1, 0) if isinstance(value, Tensor) else [*value[-1:], *value[:-1]]
+
+
+def _same(one: Any, other: Any) -> bool:
+    return torch.equal(one, other) if isinstance(one, Tensor) else list(one) == list(other)
 
 
 def _listed(names: tuple[str, ...], most: int = 8) -> str:

@@ -119,6 +119,7 @@ def batch(keys: Sequence[str], count: int, space: Space, seed: int = 0) -> dict[
     for key in ("image", "low_res", "pre", "post", "visible"):
         made[key] = picture(space.channels)
     made["infrared"] = picture(1)
+    made["hint"] = torch.rand(count, 3, *space.size, generator=generator)
     made["mask"] = (picture(1) > 0).float()
     made["boxes"] = torch.tensor([[0.25, 0.5, 0.5, 0.25], [0.0, 0.0, 1.0, 1.0]]).expand(count, 2, 4).clone()
     made["box_labels"] = torch.stack([torch.arange(count) % 2, torch.full((count,), -1)], 1)
