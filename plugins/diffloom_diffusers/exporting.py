@@ -6,6 +6,7 @@ diffusers has agreed that they fit each other. The schedule becomes a scheduler 
 
 import json
 import shutil
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -50,7 +51,8 @@ def export(system: System, folder: Path | str) -> Exported:
     Args:
         system: What to write, with the weights that it has.
         folder: A new or empty folder: it gets `unet` or `transformer`, `vae` unless images are diffused themselves,
-            `scheduler`, and model_index.json where a pipeline of diffusers takes just these parts.
+            `scheduler`, a folder for each conditioner that is a model of diffusers (`controlnet`, or `controlnet-NAME`
+            where there are several), and model_index.json where a pipeline of diffusers takes just these parts.
 
     Raises:
         IncompatibleParts: diffusers cannot express a part; nothing is written then.
@@ -86,9 +88,10 @@ def _parts(system: System, done: Exported) -> dict[str, Part]:
     """Return config and tensors of each folder."""
     layout = _layout(system.denoiser, "denoiser")
     config, tensors = dict(layout.config), layout.write(_state(system.denoiser))
+    beside = _beside(system)
     for name, conditioner in system.conditioners.items():
-        if not conditioner.state_dict():
-            continue  # it holds nothing that could be stored
+        if not conditioner.state_dict() or name in {owner for owner, _ in beside.values()}:
+            continue  # it holds nothing that could be stored, or is stored in its own folder
         told = _told(conditioner)
         if told is None or "class_embed_type" in config or not str(config["_class_name"]).startswith("UNet"):
             done.notes.append(f"conditioners.{name} is not written: diffusers' networks do not hold what it does")
@@ -97,6 +100,9 @@ def _parts(system: System, done: Exported) -> dict[str, Part]:
             tensors |= told.write(_state(conditioner))
     place = "transformer" if "Transformer" in config["_class_name"] else "unet"
     parts = {place: _agreed(config, tensors, "denoiser")}
+    for folder, (name, stored) in beside.items():
+        written = stored.write(_state(system.conditioners[name]))
+        parts[folder] = _agreed(dict(stored.config), written, f"conditioners.{name}")
     autoencoder = system.autoencoder
     if autoencoder.state_dict() or not autoencoder.bounded:
         layout = _layout(autoencoder, "autoencoder")
@@ -127,6 +133,24 @@ def _layout(part: nn.Module, role: str) -> Layout:
         got=f"layouts {', '.join(layout.name for layout in layouts_of(part)) or 'none'}",
         remedy="export needs a part, and parameters, whose layouts() name diffusers",
     )
+
+
+def _beside(system: System) -> dict[str, tuple[str, Layout]]:
+    """Return the conditioners that are models of diffusers themselves: folder → its name and layout."""
+    found = {}
+    for name, conditioner in system.conditioners.items():
+        whole = (own for own in layouts_of(conditioner) if own.name == _OURS and "_class_name" in own.config)
+        if (layout := next(whole, None)) is not None:
+            found[name] = layout
+    kinds = Counter(_kind(layout) for layout in found.values())
+    return {
+        _kind(layout) if kinds[_kind(layout)] == 1 else f"{_kind(layout)}-{name}": (name, layout)
+        for name, layout in found.items()
+    }
+
+
+def _kind(layout: Layout) -> str:
+    return str(layout.config["_class_name"]).removesuffix("Model").lower()
 
 
 def _told(conditioner: nn.Module) -> Layout | None:

@@ -12,7 +12,7 @@ from diffloom.vision_compat import ensure_torchvision
 
 ensure_torchvision()
 
-from diffusers import AutoencoderKL, UNet2DConditionModel  # noqa: E402  after torchvision is importable
+from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel  # noqa: E402  after torchvision is importable
 from transformers import CLIPTextConfig, CLIPTextModel  # noqa: E402
 
 
@@ -48,6 +48,15 @@ def stable_diffusion(folder: Path, *, two: bool) -> Path:
     (folder / "tokenizer").mkdir()
     (folder / "tokenizer" / "vocab.json").write_text(json.dumps(words))
     (folder / "tokenizer" / "merges.txt").write_text("#version: 0.2\n")
+    return folder
+
+
+def controlnet(folder: Path) -> Path:
+    """Write the folder of a ControlNet of version 1.5 whose weights are 0 and take no room on disk."""
+    with torch.device("meta"):
+        net = ControlNetModel(cross_attention_dim=768)
+    sparse(net, folder / "diffusion_pytorch_model.safetensors")
+    net.save_config(str(folder))
     return folder
 
 

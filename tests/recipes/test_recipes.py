@@ -21,6 +21,7 @@ from tests.recipes.taesd import taesd
 RECIPES = sorted(shipped())
 SIZES = {
     "sd15": {"denoiser": 859_520_964, "autoencoder": 83_653_863},
+    "controlnet-sd15": {"denoiser": 859_520_964, "conditioners.control": 361_279_120},
     "sd21": {"denoiser": 865_910_724, "autoencoder": 83_653_863},
     "ldm-celebahq": {"denoiser": 274_056_163, "autoencoder": 55_322_782},
     "ldm-churches": {"denoiser": 294_966_916},
@@ -71,6 +72,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DIFFLOOM_DATA", str(tmp_path))
         patch.setenv("CIFAR10", str(tmp_path / "cifar"))
+        patch.setenv("PICTURES", str(tmp_path / "laion"))
         patch.setenv("OPENIMAGES", str(tmp_path / "cifar"))
         patch.chdir(tmp_path)
         yield tmp_path
@@ -79,10 +81,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def given_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of the Stable Diffusion versions that recipes sample with."""
-    from tests.recipes.stable_diffusion import stable_diffusion
+    from tests.recipes.stable_diffusion import controlnet, stable_diffusion
 
     folder = tmp_path_factory.mktemp("weights")
-    return {name: stable_diffusion(folder / name, two=name == "SD21") for name in ("SD15", "SD21")}
+    whole = {name: stable_diffusion(folder / name, two=name == "SD21") for name in ("SD15", "SD21")}
+    return {**whole, "CONTROLNET": controlnet(folder / "controlnet")}
 
 
 def pretend_before(name: str) -> None:
