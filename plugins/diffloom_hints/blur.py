@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
+from diffloom_hints.filters import blurred
 from diffloom_hints.hint import Bands, Hint, Positive, brought, chosen
-from diffloom_hints.sketch import blurred
 
 
 class Blurred(Hint):

@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from typing import Annotated, Any, ClassVar
 
 import torch
-from kornia.filters import canny, spatial_gradient
+from kornia.filters import canny
 from pydantic import Field
 from torch import Tensor
 
+from diffloom_hints.filters import change
 from diffloom_hints.hint import Bands, Copies, DrawnHint, Positive
-
-_STEP = 0.5  # what kornia's normalised Sobel filter answers on a step from black to white
 
 
 class Canny(DrawnHint):
@@ -88,5 +87,4 @@ class Sobel(DrawnHint):
 
     def trace(self, grey: Tensor, generator: torch.Generator) -> Tensor:
         """Return the strength; 0 where nothing changes."""
-        across, down = spatial_gradient(grey[None, None])[0, 0]
-        return torch.hypot(across, down) * (self.gain / _STEP)
+        return self.gain * change(grey)

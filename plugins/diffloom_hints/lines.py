@@ -1,14 +1,11 @@
 """Lines: the straight segments of an image, as a wireframe."""
 
 import torch
-from kornia.filters import spatial_gradient
 from torch import Tensor
 
+from diffloom_hints.filters import blurred, gradient
 from diffloom_hints.hint import Bands, Copies, DrawnHint, Positive
 from diffloom_hints.segments import drawn, segments
-from diffloom_hints.sketch import blurred
-
-_STEP = 0.5  # what kornia's normalised Sobel filter answers on a step from black to white
 
 
 class Lines(DrawnHint):
@@ -48,7 +45,6 @@ class Lines(DrawnHint):
 
     def trace(self, grey: Tensor, generator: torch.Generator) -> Tensor:
         """Return the lines."""
-        gradient = spatial_gradient(blurred(grey, self.sigma)[None, None])[0, 0].double() / _STEP
-        across, down = gradient.numpy()
+        across, down = gradient(blurred(grey, self.sigma)).double().numpy()
         found = segments(across, down, strength=self.strength, length=self.length, width=self.straight)
         return torch.from_numpy(drawn(found, (grey.shape[0], grey.shape[1]), self.width))

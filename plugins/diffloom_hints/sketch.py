@@ -1,9 +1,9 @@
 """Sketch: what a pencil would draw, by differences of Gaussians (XDoG, Winnemöller et al. 2012)."""
 
 import torch
-from kornia.filters import gaussian_blur2d
 from torch import Tensor
 
+from diffloom_hints.filters import blurred
 from diffloom_hints.hint import Bands, Copies, DrawnHint, Positive, Share
 
 _RATIO = 1.6  # of the two Gaussians: the one at which their difference is nearest to a Laplacian (Marr & Hildreth)
@@ -45,10 +45,3 @@ class Sketch(DrawnHint):
         """Return the strokes."""
         difference = blurred(grey, self.sigma) - self.tau * blurred(grey, _RATIO * self.sigma)
         return -torch.tanh(self.phi * (difference - self.epsilon)).clamp(max=0)
-
-
-def blurred(x: Tensor, sigma: float) -> Tensor:
-    """Return a map (…, H, W) under a Gaussian of `sigma` pixels, out to three of them, its borders repeated."""
-    size = 2 * max(1, round(3 * sigma)) + 1
-    out: Tensor = gaussian_blur2d(x.reshape(1, -1, *x.shape[-2:]), size, (sigma, sigma), border_type="replicate")
-    return out.reshape(x.shape)

@@ -6,17 +6,15 @@ from functools import cache
 from typing import Any, ClassVar
 
 import torch
-from kornia.filters import spatial_gradient
 from torch import Tensor
 
 from diffloom.errors import DataError
 from diffloom_hints import hed
+from diffloom_hints.filters import blurred, change
 from diffloom_hints.hint import Bands, Copies, Hint, Positive, brightness, brought, chosen
-from diffloom_hints.sketch import blurred
 
 _logger = logging.getLogger(__name__)
 _SCALES = (1.0, 2.0, 4.0)
-_STEP = 0.5  # what kornia's normalised Sobel filter answers on a step from black to white
 _COLOURS = 3
 
 
@@ -71,8 +69,7 @@ class SoftEdges(Hint):
         _say_once()
         product = torch.ones_like(grey)
         for sigma in _SCALES:
-            across, down = spatial_gradient(blurred(grey, sigma)[None, None])[0, 0]
-            product = product * torch.hypot(across, down) * (sigma / _STEP)
+            product = product * sigma * change(blurred(grey, sigma))
         return self.gain * product.pow(1 / len(_SCALES))
 
     def _learned(self, image: Tensor, network: hed.HED) -> Tensor:

@@ -15,10 +15,11 @@ from diffloom.errors import DataError
 from diffloom_data.geometry import Flip
 from diffloom_hints.blur import Blurred
 from diffloom_hints.edges import Canny, Sobel
+from diffloom_hints.filters import blurred
 from diffloom_hints.hint import DrawnHint, Hint, brightness
 from diffloom_hints.lines import Lines
 from diffloom_hints.segments import segments
-from diffloom_hints.sketch import Sketch, blurred
+from diffloom_hints.sketch import Sketch
 from diffloom_hints.soft import SoftEdges
 
 DRAWN: tuple[type[DrawnHint], ...] = (Canny, Sobel, Lines, Sketch)
