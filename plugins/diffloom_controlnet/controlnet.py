@@ -128,7 +128,7 @@ class ControlNet(Conditioner):
         walk = self._walk(code)
         if not len(walk.hint) or given.context is None:
             return walk
-        told = self.copy.prepare(_chosen(replace(given, projected={}, affine={}), walk.rows))
+        told = self.copy.prepare(_chosen(given, walk.rows))
         return walk._replace(tokens=given.context.shape[1], projected=told.projected)
 
     def forward(self, code: Control | Walk, x_t: Tensor, t: Tensor, given: Condition) -> Condition:
@@ -167,7 +167,7 @@ class ControlNet(Conditioner):
                 got=" × ".join(str(side * self.stride) for side in walk.hint.shape[2:]),
                 remedy="resize hint and image together",
             )
-        told = _chosen(replace(given, projected={}), walk.rows)
+        told = _chosen(given, walk.rows)
         known = told.context is not None and told.context.shape[1] == walk.tokens
         told = replace(told, projected=walk.projected if known else {}, affine={_STEM: Affine(shift=walk.hint)})
         t = t if walk.rows is None or not t.dim() else t[walk.rows.to(t.device)]
@@ -223,7 +223,7 @@ def _scales(
 
 
 def _chosen(told: Condition, rows: Tensor | None) -> Condition:
-    """Return what the items `rows` are told besides edits."""
+    """Return what the items `rows` are told, without edits and what the denoiser made of it."""
 
     def pick(value: Tensor | None) -> Tensor | None:
         return value if value is None or rows is None else value[rows.to(value.device)]

@@ -14,12 +14,13 @@ from diffloom.errors import DataError, IncompatibleParts
 from diffloom.noise import Noise
 from diffloom.space import Space
 from diffloom.system import Conditioning, Plan, System
+from diffloom.testing.contracts import verify
 from diffloom.testing.standins import PlainSampler, TinyDenoiser, vp
 from diffloom_controlnet import ControlNet, HintEncoder
 from diffloom_controlnet.strengths import strengths
 from diffloom_ddpm.generate import Generate
 from diffloom_unet import UNet
-from tests.controlnet.parts import SPACE, Halving, base, control, hints, normal, trained
+from tests.controlnet.parts import SMALL, SPACE, Halving, base, control, hints, normal, trained
 from tests.unet.parity import SD1, scramble
 
 NET = base()
@@ -318,6 +319,53 @@ def test_the_audit_names_a_control_that_the_output_ignores() -> None:
     noise = Noise([0, 1])
     for part, deaf in ((control(NET), ("control",)), (rebuilt(), ())):
         assert ignored(system(NET, {"control": part}), BATCH, noise) == deaf
+
+
+@pytest.mark.parametrize("prepared", [False, True])
+@torch.no_grad()
+def test_who_is_not_controlled_is_left_out_and_the_others_are_told_all_that_the_base_is(prepared: bool) -> None:
+    net = base(concat=2, vector=6)
+    part = trained(control(net))
+    told = Condition(
+        context=normal(2, 5, 12, seed=1),
+        context_mask=torch.tensor([[True] * 5, [True] * 3 + [False] * 2]),
+        vector=normal(2, 6, seed=2),
+        concat=normal(2, 2, 16, 16, seed=3),
+    )
+    code = part.encode(BATCH)
+    half = code._replace(on=torch.tensor([False, True]))
+    whole = part(code, X, T, told)
+    said = part(part.prepare(half, told) if prepared else half, X, T, net.prepare(told))
+    for name, edit in said.affine.items():
+        assert edit.shift is not None
+        expected = whole.affine[name].shift
+        assert expected is not None
+        assert not edit.shift[0].any()
+        torch.testing.assert_close(edit.shift[1], expected[1], rtol=1e-4, atol=1e-4)
+
+
+def test_a_step_waits_for_no_device() -> None:
+    with torch.device("meta"):
+        net = UNet(space=SPACE, **SMALL)
+        part = ControlNet(denoiser=net, autoencoder=Halving())
+    code = part.encode({"hint": torch.empty(4, 3, 128, 128, device="meta")})
+    assert code.on.device.type == "cpu"
+    half = code._replace(on=torch.tensor([False, False, True, True]))
+    x, told = torch.empty(4, 4, 16, 16, device="meta"), Condition(context=torch.empty(4, 5, 12, device="meta"))
+    with torch.no_grad():  # a number asked of a tensor on the meta device is an error
+        walk = part.prepare(half, told)
+        said = part(walk, x, torch.tensor(0.0), told)
+    assert walk.hint.shape[0] == 2
+    assert all(projected.shape[0] == 2 for projected in walk.projected.values())
+    assert said.affine["mid"].shift is not None
+    assert said.affine["mid"].shift.shape == (4, 32, 8, 8)
+
+
+@pytest.mark.parametrize("name", ["controlnet", "t2i-adapter"])
+def test_the_contract_of_conditioners_is_kept(name: str) -> None:
+    outcomes = verify("conditioner", name)
+    assert {outcome.status for outcome in outcomes} == {"passed", "not applicable"}
+    assert sum(outcome.status == "passed" for outcome in outcomes) >= 4
 
 
 # --- what is refused -------------------------------------------------------------------------------------------

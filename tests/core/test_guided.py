@@ -268,6 +268,7 @@ def test_who_is_asked_at_every_step_prepares_once_for_all_branches_and_sees_what
         (4, 0.25, 0.75, range(1, 3)),
         (7, 0.3, 0.9, range(3, 6)),
         (50, 0.1, 0.29, range(5, 14)),
+        (100, 0.07, 0.29, range(7, 29)),  # in floats 0.07 · 100 is above 7, and 0.29 · 100 below 29
     ],
 )
 def test_a_part_of_the_walk_is_that_of_the_published_rule(steps: int, start: float, end: float, told: range) -> None:
