@@ -43,7 +43,7 @@ class Hint(Transform):
 
     def __init__(self, *, key: str = "hint", of: str = "image") -> None:
         self.key, self.of = key, of
-        self.adds = (key,)
+        self.adds = self.maps = (key,)
         self.needs = () if of == "image" else (of,)
 
     @abstractmethod

@@ -13,7 +13,12 @@ from diffloom.vision_compat import ensure_torchvision
 ensure_torchvision()
 
 from diffusers import AutoencoderKL, ControlNetModel, UNet2DConditionModel  # noqa: E402  after torchvision is importable
-from transformers import CLIPTextConfig, CLIPTextModel  # noqa: E402
+from transformers import (  # noqa: E402
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 
 def stable_diffusion(folder: Path, *, two: bool) -> Path:
@@ -57,6 +62,22 @@ def controlnet(folder: Path) -> Path:
         net = ControlNetModel(cross_attention_dim=768)
     sparse(net, folder / "diffusion_pytorch_model.safetensors")
     net.save_config(str(folder))
+    return folder
+
+
+def clip_vision(folder: Path) -> Path:
+    """Write the folder of CLIP's vision network ViT-L/14 with its projection; all weights are 0, as above."""
+    config = CLIPVisionConfig(
+        hidden_size=1024,
+        intermediate_size=4096,
+        num_hidden_layers=24,
+        num_attention_heads=16,
+        patch_size=14,
+        projection_dim=768,
+    )
+    with torch.device("meta"):
+        sparse(CLIPVisionModelWithProjection(config), folder / "model.safetensors")
+    config.save_pretrained(str(folder))
     return folder
 
 

@@ -23,6 +23,12 @@ SIZES = {
     "sd15": {"denoiser": 859_520_964, "autoencoder": 83_653_863},
     "controlnet-sd15": {"denoiser": 859_520_964, "conditioners.control": 361_279_120},
     "sd21": {"denoiser": 865_910_724, "autoencoder": 83_653_863},
+    "crs-diff": {
+        "denoiser": 859_520_964,
+        "conditioners.metadata": 2_876_160,
+        "conditioners.content": 47_213_568,
+        "conditioners.maps": 419_462_288,
+    },
     "ldm-celebahq": {"denoiser": 274_056_163, "autoencoder": 55_322_782},
     "ldm-churches": {"denoiser": 294_966_916},
     "ldm-imagenet": {"denoiser": 400_920_579, "conditioners.class": 512_512},
@@ -56,14 +62,18 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ("layout", "image mask"),
         ("landscapes", "image mask"),
         ("disaster", "pre post"),
+        ("rsicd", "image mask depth"),
     ):
         for part in parts.split():
             (tmp_path / name / part).mkdir(parents=True)
             for number in range(8):
-                picture = Image.new("L", (128, 128), number % 3).convert("L" if part == "mask" else "RGB")
+                picture = Image.new("L", (128, 128), number % 3).convert("L" if part in ("mask", "depth") else "RGB")
                 picture.save(tmp_path / name / part / f"{number}.png")
     lines = [json.dumps({"name": str(number), "caption": f"scene {number}"}) for number in range(8)]
     (tmp_path / "disaster" / "captions.jsonl").write_text("\n".join(lines))
+    columns = {"date": "2016-07-15", "gsd": 0.5, "cloud_cover": 10, "lat": 34.05, "lon": None}
+    lines = [json.dumps({"name": str(number), "caption": "a scene", **columns}) for number in range(8)]
+    (tmp_path / "rsicd" / "captions.jsonl").write_text("\n".join(lines))
     for part, mode in (("vis", "RGB"), ("ir", "L")):
         (tmp_path / "ivf" / part).mkdir(parents=True)
         for number in range(20):
@@ -81,11 +91,12 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def given_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of the Stable Diffusion versions that recipes sample with."""
-    from tests.recipes.stable_diffusion import controlnet, stable_diffusion
+    from tests.recipes.stable_diffusion import clip_vision, controlnet, stable_diffusion
 
     folder = tmp_path_factory.mktemp("weights")
     whole = {name: stable_diffusion(folder / name, two=name == "SD21") for name in ("SD15", "SD21")}
-    return {**whole, "CONTROLNET": controlnet(folder / "controlnet")}
+    rest = {"CONTROLNET": controlnet(folder / "controlnet"), "CLIP_L14": clip_vision(folder / "CLIP_L14")}
+    return whole | rest
 
 
 def pretend_before(name: str) -> None:
