@@ -371,6 +371,7 @@ def dataset_prompts(dataset: "Dataset", needs: Iterable[str], wants: Iterable[st
     """Return a maker of prompts: classes in turn where only labels are needed, else samples of the data set.
 
     Where nothing is needed, `item` numbers the batch, so that every batch holds a tensor that knows its length.
+    What the data lack is left out: whoever needs it says so.
 
     Args:
         dataset: Where samples come from.
@@ -387,6 +388,6 @@ def dataset_prompts(dataset: "Dataset", needs: Iterable[str], wants: Iterable[st
         from diffloom.data import collate
 
         samples = [dataset.get(i % len(dataset)) for i in range(count)]
-        return collate([{key: sample[key] for key in keys} for sample in samples])
+        return collate([{key: sample[key] for key in keys if key in sample} for sample in samples])
 
     return prompts

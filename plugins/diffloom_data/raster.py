@@ -36,6 +36,7 @@ class Raster:
         limits: Stored numbers that become −1 and 1.
         profile: What rasterio says of a GeoTIFF; empty for a picture.
         pixels: (bands, H, W) of a picture; a GeoTIFF is read when it is needed.
+        opacity: Bands that say how opaque the others are, and are no picture.
     """
 
     path: Path
@@ -45,6 +46,7 @@ class Raster:
     limits: tuple[float, float]
     profile: Mapping[str, Any] = field(default_factory=dict)
     pixels: Tensor | None = None
+    opacity: tuple[int, ...] = ()
 
     def values(self, top: int, left: int, height: int, width: int) -> Tensor:
         """Return a window as it is stored, float64 (bands, height, width); what is no data is NaN."""
@@ -105,8 +107,8 @@ def open_raster(path: Path, limits: tuple[float, float] | None = None) -> Raster
     except (OSError, ValueError, SyntaxError) as error:
         raise DataError(f"this is no readable picture: {error}", where=str(path)) from error
     values = torch.from_numpy(pixels).permute(2, 0, 1)
-    size = (values.shape[1], values.shape[2])
-    return Raster(path, size, len(values), np.dtype("uint8"), limits or (0.0, 255.0), pixels=values)
+    size, opacity = (values.shape[1], values.shape[2]), (3,) if mode == "RGBA" else ()
+    return Raster(path, size, len(values), np.dtype("uint8"), limits or (0.0, 255.0), pixels=values, opacity=opacity)
 
 
 def _open_geo(path: Path, limits: tuple[float, float] | None) -> Raster:
@@ -130,7 +132,9 @@ def _open_geo(path: Path, limits: tuple[float, float] | None) -> Raster:
             )
         info = np.iinfo(dtype)
         limits = (float(info.min), float(info.max))
-    return Raster(path, (profile["height"], profile["width"]), profile["count"], dtype, limits, profile)
+    opacity = tuple(i for i, kind in enumerate(profile["colorinterp"]) if kind == library.enums.ColorInterp.alpha)
+    size, bands = (profile["height"], profile["width"]), profile["count"]
+    return Raster(path, size, bands, dtype, limits, profile, opacity=opacity if len(opacity) < bands else ())
 
 
 class Writer:
@@ -211,6 +215,7 @@ def _window(top: int, left: int, height: int, width: int) -> Any:
 def _rasterio() -> Any:
     try:
         import rasterio
+        import rasterio.enums
         import rasterio.errors
         import rasterio.windows
     except ImportError as error:

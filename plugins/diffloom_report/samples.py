@@ -5,8 +5,9 @@
     samples/step-00001500.json             the seeds and what was asked: enough to draw the same again
 
 An answer under another key than `image` has a picture of its own, `step-NNNNNNNN-KEY.png`. What a paired task was
-given, such as a low-resolution image, and the true image stand beside its answer in `step-NNNNNNNN-given.png`. There
-what is never below 0 or above 1, as hints and masks, is shown from black to white.
+given and the true image stand on both sides of its answer in `step-NNNNNNNN-given.png`; a given image that is smaller
+than the answer is shown enlarged by a bicubic filter too, which is the least that an answer has to surpass. There what
+is never below 0 or above 1, as hints and masks, is shown from black to white.
 """
 
 import io
@@ -67,10 +68,28 @@ def draw(run: "Run", outputs: Mapping[str, Any]) -> dict[str, "Image"]:
         pictures[key] = grid(images, columns, _heads(run, batch, len(images), columns), bands=bands)
     if "trajectory" in outputs:
         pictures["trajectory"] = trajectory(outputs["trajectory"], bands=bands)
-    given = {f"true {key}" if key in answers else key: _signed(v) for key, v in batch.items() if _is_images(v)}
-    if given and answers:
-        pictures["given"] = beside({**given, **answers}, bands)
+    images = {key: value for key, value in batch.items() if _is_images(value)}
+    if images and answers:
+        given = {key: value for key, value in images.items() if key not in answers}
+        large = enlarged(given, next(iter(answers.values())))
+        true = {f"true {key}": value for key, value in images.items() if key in answers}
+        shown = {key: _signed(value) for key, value in given.items()}
+        pictures["given"] = beside({**shown, **large, **answers, **true}, bands)
     return pictures
+
+
+def enlarged(given: "Mapping[str, Tensor]", answer: "Tensor") -> "dict[str, Tensor]":
+    """Return those of the given images that are smaller than the answer by a whole factor, in its size, bicubic."""
+    from torch.nn.functional import interpolate
+
+    found = {}
+    for key, image in given.items():
+        factors = {large / small for large, small in zip(answer.shape[2:], image.shape[2:], strict=True)}
+        factor = factors.pop()
+        if not factors and factor > 1 and factor.is_integer() and image.shape[1] == answer.shape[1]:
+            large = interpolate(image.float(), answer.shape[2:], mode="bicubic").clamp(-1, 1)
+            found["bicubic" if "bicubic" not in found else f"{key}, bicubic"] = large
+    return found
 
 
 def beside(images: Mapping[str, "Tensor"], bands: Sequence[int] | None = None) -> "Image":

@@ -13,7 +13,11 @@ from diffloom_report.embed import picture
 from diffloom_report.wording import duration, facts, figure, listed, plain, spans, table, whole
 
 _EARLIER = 4
-_STAGES = {"image": "", "trajectory": "From noise to image", "given": "What was given, and the answer"}
+_STAGES = {
+    "image": "",
+    "trajectory": "From noise to image",
+    "given": "What was given, the answer, and the truth where it is known",
+}
 
 
 def heading(run: Contents) -> str:

@@ -1,26 +1,34 @@
 """Enlarge: an image of any size, block by block, in bounded memory, resumable.
 
-The image is cut into blocks. Each goes through the system with a margin of its surroundings, and the margin is cut off
-the answer, so neighbouring blocks agree where they meet; blocks of one row and column share the seed that their place
-gives. Finished blocks lie beside the output until all are there: after an interrupt the same command goes on.
+The image is cut into blocks. Each goes through the system with a margin of its surroundings, and neighbours are blended
+where they overlap:
+
+    out = Σ_n w_n ⊙ out_n / Σ_n w_n,    w_n from 0 to 1 over the middle half of an overlap
+
+Noise belongs to the place on the whole image, so neighbours begin alike and there is nothing for a seam to show.
+Finished blocks lie beside the output until all are there: after an interrupt the same command goes on.
 """
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass
+from math import lcm
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor
+from torch.nn import functional
 
 from diffloom.checkpoint import sha256, write_json
 from diffloom.conditioner import Batch
 from diffloom.errors import DataError
-from diffloom.noise import mix
 from diffloom.stored import read_json
-from diffloom.system import System
+from diffloom.system import System, to_device
 from diffloom_data.raster import Raster, Writer, enlarged_mask
+from diffloom_stablesr import bands
+from diffloom_stablesr.placed import Placed
 
 OnBlock = Callable[[int, int], None]
 
@@ -58,10 +66,11 @@ class Job:
         output: The file to write.
         scale: How many times larger it becomes.
         block: Side of a block, in pixels of the source.
-        margin: Of its surroundings, in the same.
+        margin: Of its surroundings, in the same; at most a block.
         seed: Of the noise.
         model: Names the weights, so that blocks of other ones are not taken for theirs.
         key: Under which the system reads the small image.
+        channels: How many bands the system sees; `None`: all that there are.
     """
 
     source: Raster
@@ -72,6 +81,7 @@ class Job:
     seed: int = 0
     model: str = ""
     key: str = "low_res"
+    channels: int | None = None
 
     def blocks(self) -> list[Block]:
         """Return the blocks, row by row."""
@@ -88,11 +98,21 @@ class Job:
         return self.output.with_name(f".{self.output.name}.parts")
 
 
+def unit(system: System, scale: int) -> int:
+    """Return what blocks and margins are best multiples of, in pixels of the small image.
+
+    Then latents, and the windows in which the denoiser sees them, fall on the same places in all blocks.
+    """
+    window = system.plan.window
+    hop = 1 if window is None else max(window // 2, 1)
+    return lcm(system.autoencoder.stride * hop, scale) // scale
+
+
 def enlarge(system: System, job: Job, on_block: OnBlock | None = None) -> Path:
     """Write the enlarged image; nothing is at its place before it is whole.
 
     Args:
-        system: Answers `image` for a small image under the job's key.
+        system: Its task answers `image` for a small image under the job's key.
         job: What is to be made.
         on_block: Called with how many blocks are done, and how many there are.
 
@@ -109,36 +129,119 @@ def enlarge(system: System, job: Job, on_block: OnBlock | None = None) -> Path:
         if not file.is_file():
             made = _made(system, job, block)
             beside = file.with_suffix(".new.npy")
-            np.save(beside, job.source.stored(made, _gaps(job, block)))
+            np.save(beside, made.numpy())
             beside.replace(file)
         if on_block is not None:
             on_block(number + 1, len(blocks))
     beside = job.output.with_name(f".{job.output.stem}.new{job.output.suffix}")
     with closing(Writer(beside, job.source, job.scale)) as writer:
         for number, block in enumerate(blocks):
-            writer.write(np.load(_file(job, number)), block.top * job.scale, block.left * job.scale)
+            values = job.source.stored(_blended(job, blocks, number), _gaps(job, block))
+            writer.write(values, block.top * job.scale, block.left * job.scale)
     beside.replace(job.output)
     shutil.rmtree(job.parts)
     return job.output
 
 
 def _made(system: System, job: Job, block: Block) -> Tensor:
-    """Return a block's answer, (bands, scale · height, scale · width) in [−1, 1]."""
+    """Return the answer for a block and its surroundings, (bands, scale · height, scale · width) in [−1, 1]."""
     wide = block.with_margin(job.margin, job.source.size)
-    small = job.source.read(wide.top, wide.left, wide.height, wide.width)[None]
-    batch: Batch = {job.key: small}
-    answer: Tensor = system.predict(batch, seeds=[mix("sr", job.seed, block.top, block.left)])["image"][0].cpu()
-    wanted = (job.source.bands, wide.height * job.scale, wide.width * job.scale)
-    if tuple(answer.shape) != wanted:
+    small = job.source.read(wide.top, wide.left, wide.height, wide.width)
+    seen = [band for band in range(job.source.bands) if band not in job.source.opacity]
+    grouped = bands.groups(seen, job.channels or len(seen))
+    batch = to_device(_asked(system, job, len(grouped)) | {job.key: bands.cut(small, grouped)}, system.device)
+    corner = (wide.top * job.scale // system.autoencoder.stride, wide.left * job.scale // system.autoencoder.stride)
+    noise = Placed([job.seed] * len(grouped), scope=("sr",), corner=corner)
+    with torch.inference_mode():
+        answer: Tensor = system.task.predict(system, batch, noise)["image"].float().cpu()
+    wanted = (len(grouped[0]), wide.height * job.scale, wide.width * job.scale)
+    if tuple(answer.shape[1:]) != wanted:
         raise DataError(
             "the system does not answer this image as it should",
             where=str(job.source.path),
             expected=f"{wanted[0]} bands of {wanted[1]} × {wanted[2]} pixels",
-            got=" × ".join(map(str, answer.shape)),
+            got=" × ".join(map(str, answer.shape[1:])),
             remedy="use a run that was trained on as many bands, by this factor",
         )
-    top, left = (block.top - wide.top) * job.scale, (block.left - wide.left) * job.scale
-    return answer[:, top : top + block.height * job.scale, left : left + block.width * job.scale]
+    made = bands.joined(answer, grouped, job.source.bands)
+    for band in job.source.opacity:
+        made[band] = functional.interpolate(small[band][None, None], made.shape[1:], mode="bicubic")[0, 0].clamp(-1, 1)
+    return made
+
+
+def _asked(system: System, job: Job, count: int) -> Batch:
+    """Return what conditioners need beside the small image, of the first of the system's own data, `count` times."""
+    needs = {key for part in system.conditioners.values() for key in part.needs} - {job.key}
+    if not needs:
+        return {}
+    one = system.prompts(1)
+    values = {key: one[key] for key in needs if key in one}
+    return {
+        key: value.expand(count, *value.shape[1:]) if isinstance(value, Tensor) else list(value) * count
+        for key, value in values.items()
+    }
+
+
+def _blended(job: Job, blocks: list[Block], number: int) -> Tensor:
+    """Return a block of the output, (bands, scale · height, scale · width), from its answer and its neighbours'."""
+    core = blocks[number]
+    total = torch.zeros(core.height * job.scale, core.width * job.scale)
+    out = torch.zeros(job.source.bands, *total.shape)
+    for other in _around(job, number, len(blocks)):
+        wide = blocks[other].with_margin(job.margin, job.source.size)
+        sides = [
+            _shared(core.top, core.height, blocks[other].top, blocks[other].height, wide.top, wide.height, job.scale),
+            _shared(core.left, core.width, blocks[other].left, blocks[other].width, wide.left, wide.width, job.scale),
+        ]
+        if any(here.start >= here.stop for here, _, _ in sides):
+            continue
+        (rows, their_rows, down), (columns, their_columns, across) = sides
+        counts = down[:, None] * across
+        answer = torch.from_numpy(np.load(_file(job, other), mmap_mode="r")[:, their_rows, their_columns].copy())
+        out[:, rows, columns] += answer * counts
+        total[rows, columns] += counts
+    return out / total
+
+
+def _around(job: Job, number: int, count: int) -> Iterator[int]:
+    """Yield the numbers of a block and of those that touch it."""
+    columns = -(-job.source.size[1] // job.block)
+    row, column = divmod(number, columns)
+    for r in range(max(row - 1, 0), min(row + 2, count // columns)):
+        for c in range(max(column - 1, 0), min(column + 2, columns)):
+            yield r * columns + c
+
+
+def _shared(
+    start: int, length: int, other: int, their_length: int, wide: int, wide_length: int, scale: int
+) -> tuple[slice, slice, Tensor]:
+    """Return along one side what a block and another's answer share, and how much the answer counts there.
+
+    Args:
+        start: Where the block begins.
+        length: How long it is.
+        other: Where the other block begins.
+        their_length: How long it is.
+        wide: Where that one's answer begins.
+        wide_length: How long it is.
+        scale: Pixels of the answer for one of these.
+    """
+    low, high = max(start, wide) * scale, min(start + length, wide + wide_length) * scale
+    place = torch.arange(low, max(low, high)) + 0.5
+    counts = torch.ones(len(place))
+    before, after = other - wide, wide + wide_length - other - their_length
+    if before:
+        counts = counts * _rise(place, (other - before) * scale, (other + before) * scale)
+    if after:
+        end = other + their_length
+        counts = counts * (1 - _rise(place, (end - after) * scale, (end + after) * scale))
+    return slice(low - start * scale, high - start * scale), slice(low - wide * scale, high - wide * scale), counts
+
+
+def _rise(place: Tensor, low: int, high: int) -> Tensor:
+    """Return 0 in the first quarter of [low, high], 1 in the last, and a smooth rise between."""
+    share = ((place - low) / (high - low) * 2 - 0.5).clamp(0, 1)
+    return share.square() * (3 - 2 * share)
 
 
 def _gaps(job: Job, block: Block) -> Tensor | None:
@@ -156,6 +259,7 @@ def _begin(job: Job) -> None:
         "margin": job.margin,
         "seed": job.seed,
         "model": job.model,
+        "channels": job.channels,
     }
     file = job.parts / "job.json"
     if file.is_file() and read_json(file) == told:

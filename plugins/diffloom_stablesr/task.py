@@ -5,6 +5,7 @@ latent under the noise of the first level, x_T = α_T z_LR + σ_T ε, which matt
 and its colours are set right afterwards, because a diffusion model shifts them.
 """
 
+from collections.abc import Mapping, Sequence
 from math import gcd
 from typing import Annotated, Literal, cast
 
@@ -18,7 +19,7 @@ from diffloom.errors import IncompatibleParts
 from diffloom.noise import Noise
 from diffloom.system import System
 from diffloom.task import Task
-from diffloom_ldm.tasks.restoration import Restoration
+from diffloom_ldm.tasks.restoration import Guess, Restoration
 from diffloom_stablesr.colour import Correction, corrected
 from diffloom_stablesr.time_aware import TimeAwareSFT
 from diffloom_stablesr.wrapping import FeatureWrapping
@@ -47,6 +48,10 @@ class StableSR(Restoration):
         self.colour: Correction = colour
         self.start, self.multiple = start, multiple
         self.needs = ("image", "low_res")
+
+    def guesses(self) -> Mapping[str, Guess]:
+        """Return the `bicubic` enlargement."""
+        return {"bicubic": enlargement}
 
     def predict(self, system: System, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """Return enlarged images.
@@ -79,6 +84,11 @@ class StableSR(Restoration):
         """Return what the small image's sides must be multiples of."""
         pixels = self.multiple * system.autoencoder.stride
         return pixels // gcd(pixels, guide.scale)
+
+
+def enlargement(batch: Batch, size: Sequence[int], key: str = "low_res") -> Tensor:
+    """Return the small images of a batch in a size H, W, by a bicubic filter (Keys 1981), held to [−1, 1]."""
+    return functional.interpolate(batch[key], tuple(size), mode="bicubic").clamp(-1, 1)
 
 
 def mirrored(image: Tensor, multiple: int) -> Tensor:

@@ -20,9 +20,11 @@ from diffloom.condition import Affine, Condition, Ports
 from diffloom.conditioner import Batch, Conditioner
 from diffloom.denoiser import Denoiser
 from diffloom.errors import IncompatibleParts
+from diffloom.layout import Layout
 from diffloom_ldm.conditioners.ports import Borrowed
 from diffloom_nets import Conv2d, xavier, zero
 from diffloom_stablesr.encoder import Shape, TimeAwareEncoder
+from diffloom_stablesr.layouts import released
 
 Count = Annotated[int, Field(gt=0)]
 
@@ -44,14 +46,15 @@ class Modulation(nn.Module):
         self.groups = groups
         self.inner = xavier(Conv2d(features, hidden, 3, padding=1))
         self.outer = zero(Conv2d(hidden, 2 * channels, 3, padding=1))
-        self.gain = nn.Parameter(torch.ones(channels, 1, 1)) if groups else None
-        self.offset = nn.Parameter(torch.zeros(channels, 1, 1)) if groups else None
+        self.gain = nn.Parameter(torch.ones(channels)) if groups else None
+        self.offset = nn.Parameter(torch.zeros(channels)) if groups else None
 
     def forward(self, features: Tensor) -> Affine:
         """Return the edit of the tap for features (B, features, H, W)."""
         scale, shift = self.outer(functional.relu(self.inner(features))).chunk(2, 1)
         if self.gain is not None and self.offset is not None:  # (1 + γ)(g n + b) + β, n normalised without weights
-            scale, shift = (1 + scale) * self.gain - 1, (1 + scale) * self.offset + shift
+            gain, offset = (part.view(-1, 1, 1) for part in (self.gain, self.offset))
+            scale, shift = (1 + scale) * gain - 1, (1 + scale) * offset + shift
         return Affine(scale, shift, self.groups)
 
 
@@ -107,7 +110,7 @@ class TimeAwareSFT(Conditioner):
         shape = Shape(latent, channels, multipliers, blocks, attention, heads, width, 32)
         taps = [tap for tap in denoiser.taps if tap.name.startswith(_BRANCHES)]
         _require(taps and {tap.stride for tap in taps} <= set(shape.strides), taps, shape)
-        self.scale, self.key, self.needs = scale, key, (key,)
+        self.scale, self.groups, self.key, self.needs = scale, groups, key, (key,)
         self._borrowed = Borrowed(autoencoder)
         self.encoder = TimeAwareEncoder(shape, timed=time)
         self.strides = {tap.name: tap.stride for tap in taps}
@@ -137,6 +140,11 @@ class TimeAwareSFT(Conditioner):
         features = self.encoder(code, t)
         edits = zip(self.strides.items(), self.modulations, strict=True)
         return Condition(affine={name: modulation(features[stride]) for (name, stride), modulation in edits})
+
+    def layouts(self) -> Sequence[Layout]:
+        """Return the layout of the released files, whose modulations normalise first; none without `groups`."""
+        named = all(tap.split(".")[1] in ("down", "mid", "up") for tap in self.strides)
+        return (released(self.encoder, self.strides),) if self.groups and named else ()
 
 
 def _require(fits: object, taps: Sequence[Any], shape: Shape) -> None:

@@ -5,7 +5,7 @@ encoder sees of the small image, is held against the true image by L1, a percept
 fixed weight. Encoder, decoder and diffusion model stay as they are, and w is 1 (Wang et al. 2023, section 3.3).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -18,6 +18,7 @@ from diffloom.noise import Noise
 from diffloom.system import System
 from diffloom.task import Objective
 from diffloom_ldm.tasks.autoencode import Adversarial, Autoencode, Draft, Perceptual
+from diffloom_ldm.tasks.restoration import Guess
 from diffloom_stablesr.task import StableSR, guide_of
 from diffloom_stablesr.wrapping import FeatureWrapping
 
@@ -89,6 +90,10 @@ class WrapFeatures(Autoencode):
             z = system.walk(batch, noise, x0=codes[name], codes=codes)
         image = part.restore(z, guide.enlarged(batch[guide.key]), fidelity=1.0)
         return Draft(batch["image"], Posterior(z), image, None)
+
+    def guesses(self) -> Mapping[str, Guess]:
+        """Return the `bicubic` enlargement."""
+        return self.answers.guesses()
 
     def predict(self, system: System, batch: Batch, noise: Noise) -> dict[str, Tensor]:
         """Return enlarged images, `image` in [−1, 1]; see `StableSR.predict`."""

@@ -3,6 +3,7 @@
 import json
 import struct
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def stable_diffusion(folder: Path, *, two: bool) -> Path:
         ("vae", vae, "diffusion_pytorch_model"),
         ("text_encoder", clip, "model"),
     ):
-        sparse(model, folder / part / f"{name}.safetensors")
+        sparse(model.state_dict(), folder / part / f"{name}.safetensors")
     net.save_config(str(folder / "unet"))
     vae.save_config(str(folder / "vae"))
     clip.config.save_pretrained(str(folder / "text_encoder"))
@@ -60,7 +61,7 @@ def controlnet(folder: Path) -> Path:
     """Write the folder of a ControlNet of version 1.5 whose weights are 0 and take no room on disk."""
     with torch.device("meta"):
         net = ControlNetModel(cross_attention_dim=768)
-    sparse(net, folder / "diffusion_pytorch_model.safetensors")
+    sparse(net.state_dict(), folder / "diffusion_pytorch_model.safetensors")
     net.save_config(str(folder))
     return folder
 
@@ -76,20 +77,38 @@ def clip_vision(folder: Path) -> Path:
         projection_dim=768,
     )
     with torch.device("meta"):
-        sparse(CLIPVisionModelWithProjection(config), folder / "model.safetensors")
+        sparse(CLIPVisionModelWithProjection(config).state_dict(), folder / "model.safetensors")
     config.save_pretrained(str(folder))
     return folder
 
 
-def sparse(model: torch.nn.Module, file: Path) -> None:
-    """Write the weights of a model on the meta device: a whole header, then zeros that are never stored."""
+def sparse(state: Mapping[str, torch.Tensor], file: Path) -> None:
+    """Write weights that are on the meta device: a whole header, then zeros that are never stored."""
     header, end = {}, 0
-    for key, value in model.state_dict().items():
+    for key, value in state.items():
         begin, end = end, end + 2 * value.numel()
         header[key] = {"dtype": "F16", "shape": list(value.shape), "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
-    file.parent.mkdir(parents=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     with file.open("wb") as out:
         out.write(struct.pack("<Q", len(text)) + text)
         out.truncate(8 + len(text) + end)
+
+
+def stablesr(file: Path) -> Path:
+    """Write the file of StableSR's encoder and modulations, named as the released ones; all weights are 0."""
+    from diffloom import Space
+    from diffloom_ldm.autoencoders.kl import KL
+    from diffloom_stablesr.time_aware import TimeAwareSFT
+    from diffloom_unet import UNet
+
+    space = Space(4, (64, 64))
+    with torch.device("meta"):
+        net = UNet(
+            space=space, channels=320, multipliers=(1, 2, 4, 4), attention=(64, 32, 16), head_width=64,
+            context=1024, embedding="adm", padding="symmetric", eps=1e-5, vector=0,
+        )  # fmt: skip
+        part = TimeAwareSFT(denoiser=net, autoencoder=KL(space=Space(3, (512, 512)), latent=4), groups=32)
+    sparse(part.layouts()[0].write(part.state_dict()), file)
+    return file

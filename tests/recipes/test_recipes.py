@@ -29,6 +29,7 @@ SIZES = {
         "conditioners.content": 47_213_568,
         "conditioners.maps": 419_462_288,
     },
+    "stablesr-infer": {"denoiser": 865_910_724, "conditioners.small": 105_514_240},
     "ldm-celebahq": {"denoiser": 274_056_163, "autoencoder": 55_322_782},
     "ldm-churches": {"denoiser": 294_966_916},
     "ldm-imagenet": {"denoiser": 400_920_579, "conditioners.class": 512_512},
@@ -91,17 +92,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="module")
 def given_weights(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Folders of the Stable Diffusion versions that recipes sample with."""
-    from tests.recipes.stable_diffusion import clip_vision, controlnet, stable_diffusion
+    from tests.recipes.stable_diffusion import clip_vision, controlnet, stable_diffusion, stablesr
 
     folder = tmp_path_factory.mktemp("weights")
     whole = {name: stable_diffusion(folder / name, two=name == "SD21") for name in ("SD15", "SD21")}
     rest = {"CONTROLNET": controlnet(folder / "controlnet"), "CLIP_L14": clip_vision(folder / "CLIP_L14")}
-    return whole | rest
+    return whole | rest | {"STABLESR": stablesr(folder / "stablesr.safetensors")}
 
 
 def pretend_before(name: str) -> None:
     """Leave the checkpoint of every run that a recipe begins with, and of those that these begin with, untrained."""
-    for before in dict.fromkeys(_RUN.findall(shipped()[name].read_text())):
+    for before in dict.fromkeys(_RUN.findall(json.dumps(diffloom.load(name).resolved()))):
         if before != name and not Path("runs", before).exists():
             pretend_before(before)
             run = Run(diffloom.load(before, overrides={"hooks": []}))

@@ -178,8 +178,10 @@ def test_answers_under_other_keys_and_what_was_given_are_drawn_too(tmp_path: Pat
     for row in range(3):
         small = as_bytes(low)[row].transpose(1, 2, 0)
         grown = np.kron(small, np.ones((4, 4, 1), dtype=np.uint8))
-        assert np.array_equal(tile(given, row * 3, 3, (64, 64)), grown)
-        assert np.array_equal(tile(given, row * 3 + 1, 3, (64, 64)), as_bytes(answer)[row].transpose(1, 2, 0))
+        assert np.array_equal(tile(given, row * 4, 4, (64, 64)), grown)
+        smooth = torch.nn.functional.interpolate(low[row : row + 1], scale_factor=4, mode="bicubic").clamp(-1, 1)
+        assert np.array_equal(tile(given, row * 4 + 1, 4, (64, 64)), as_bytes(smooth)[0].transpose(1, 2, 0))
+        assert np.array_equal(tile(given, row * 4 + 2, 4, (64, 64)), as_bytes(answer)[row].transpose(1, 2, 0))
 
 
 def test_hints_and_masks_are_shown_from_black_to_white(tmp_path: Path) -> None:
@@ -197,5 +199,5 @@ def test_the_true_image_stands_beside_its_answer(tmp_path: Path) -> None:
     sampled(tmp_path, {"image": answer, "seeds": range(3), "batch": {"image": true}})
     given = Image.open(tmp_path / "samples/step-00000030-given.png")
     for row in range(3):
-        assert np.array_equal(tile(given, row * 2, 2, (64, 64)), as_bytes(true)[row].transpose(1, 2, 0))
-        assert np.array_equal(tile(given, row * 2 + 1, 2, (64, 64)), as_bytes(answer)[row].transpose(1, 2, 0))
+        assert np.array_equal(tile(given, row * 2, 2, (64, 64)), as_bytes(answer)[row].transpose(1, 2, 0))
+        assert np.array_equal(tile(given, row * 2 + 1, 2, (64, 64)), as_bytes(true)[row].transpose(1, 2, 0))

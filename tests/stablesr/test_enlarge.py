@@ -1,32 +1,38 @@
 """Whole images: bands, types and references kept, blocks that agree, and nothing lost when it is interrupted."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-import diffloom
-from diffloom.cli import main
 from diffloom.errors import DataError
+from diffloom.noise import Noise
 from diffloom.system import System
 from diffloom_data.raster import Raster, open_raster
-from diffloom_stablesr.enlarge import Job, enlarge
+from diffloom_stablesr.enlarge import Job, enlarge, unit
 
 rasterio: Any = pytest.importorskip("rasterio")
 from affine import Affine  # noqa: E402  comes with rasterio
 
 
 class Repeat:
-    """A system that repeats pixels, and counts how often it is asked."""
+    """A system, and its task, that repeats pixels, and counts how often it is asked."""
+
+    device = torch.device("cpu")
+    autoencoder = SimpleNamespace(stride=1)
 
     def __init__(self, scale: int = 4) -> None:
         self.scale, self.asked, self.largest = scale, 0, 0
+        self.conditioners: dict[str, Any] = {}
+        self.task = self
 
-    def predict(self, batch: dict[str, Any], *, seeds: list[int]) -> dict[str, Tensor]:
+    def predict(self, system: Any, batch: dict[str, Any], noise: Noise) -> dict[str, Tensor]:
         """Return the image with every pixel repeated."""
         self.asked += 1
         self.largest = max(self.largest, batch["low_res"].numel())
@@ -95,9 +101,9 @@ def test_blocks_see_their_surroundings_and_meet_without_a_seam(tmp_path: Path) -
     geotiff(tmp_path / "in.tif", 1, "uint8")
 
     class Blur(Repeat):
-        def predict(self, batch: dict[str, Any], *, seeds: list[int]) -> dict[str, Tensor]:
+        def predict(self, system: Any, batch: dict[str, Any], noise: Noise) -> dict[str, Tensor]:
             padded = functional.pad(batch["low_res"], (2,) * 4, mode="replicate")
-            return super().predict({"low_res": functional.avg_pool2d(padded, 5, 1)}, seeds=seeds)
+            return super().predict(system, {"low_res": functional.avg_pool2d(padded, 5, 1)}, noise)
 
     source = open_raster(tmp_path / "in.tif")
     run(job(source, tmp_path / "parts.tif"), Blur())
@@ -154,20 +160,55 @@ def test_a_system_of_other_bands_is_told(tmp_path: Path) -> None:
     assert not (tmp_path / "out.tif").exists()
 
 
-def test_the_verb_enlarges_a_folder_by_a_run(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    from tests.stablesr.test_task import RECIPE
+def test_further_bands_go_through_in_threes_and_opacity_beside_them(tmp_path: Path) -> None:
+    geotiff(tmp_path / "in.tif", 5, "uint8", photometric="RGB", alpha="NO")
+    with rasterio.open(tmp_path / "in.tif", "r+") as file:
+        file.colorinterp = [*file.colorinterp[:4], rasterio.enums.ColorInterp.alpha]
+        values = file.read()
 
-    monkeypatch.chdir(tmp_path)
-    Path("enlarge.yaml").write_text(RECIPE)
-    diffloom.Run(diffloom.load("enlarge.yaml"), Path("runs/enlarge")).train()
-    Path("in").mkdir()
-    for number in range(2):
-        Image.linear_gradient("L").rotate(90 * number).resize((9, 7)).save(f"in/{number}.png")
-    assert main(["sr", "in", "--out", "out", "--by", "enlarge", "--block", "8", "--margin", "2"]) == 0
-    assert sorted(path.name for path in Path("out").iterdir()) == ["0.png", "1.png"]
-    with Image.open("out/1.png") as picture:
-        assert picture.size == (36, 28)
-    assert "1.png: block 2 of 2" in capsys.readouterr().err
-    assert main(["sr", "nothing.png", "-o", "x.png", "--by", "enlarge"]) == 2
+    class Threes(Repeat):
+        def predict(self, system: Any, batch: dict[str, Any], noise: Noise) -> dict[str, Tensor]:
+            assert batch["low_res"].shape[:2] == (2, 3)
+            assert len(noise) == 2
+            return super().predict(system, batch, noise)
+
+    source = open_raster(tmp_path / "in.tif")
+    assert source.opacity == (4,)
+    run(job(source, tmp_path / "out.tif", channels=3), Threes())
+    with rasterio.open(tmp_path / "out.tif") as file:
+        made = file.read()
+        assert file.colorinterp[4] == rasterio.enums.ColorInterp.alpha
+        assert np.array_equal(made[:4], values[:4].repeat(4, 1).repeat(4, 2))
+        assert abs(made[4].astype(float).mean() - values[4].mean()) < 1
+
+
+def test_noise_belongs_to_places_and_blocks_are_blended(tmp_path: Path) -> None:
+    geotiff(tmp_path / "in.tif", 1, "uint8")
+
+    class Grain(Repeat):
+        def predict(self, system: Any, batch: dict[str, Any], noise: Noise) -> dict[str, Tensor]:
+            large = super().predict(system, batch, noise)["image"]
+            return {"image": (noise.normal(large, "grain") / 8).clamp(-1, 1)}
+
+    class Step(Repeat):
+        def predict(self, system: Any, batch: dict[str, Any], noise: Noise) -> dict[str, Tensor]:
+            large = super().predict(system, batch, noise)["image"]
+            return {"image": torch.full_like(large, 0.5 * (-1) ** self.asked)}
+
+    source = open_raster(tmp_path / "in.tif")
+    run(job(source, tmp_path / "parts.tif"), Grain())
+    run(job(source, tmp_path / "whole.tif", block=64), Grain())
+    run(job(source, tmp_path / "steps.tif", margin=8), Step())
+    run(job(source, tmp_path / "hard.tif", margin=0), Step())
+    with rasterio.open(tmp_path / "parts.tif") as parts, rasterio.open(tmp_path / "whole.tif") as whole:
+        assert np.abs(parts.read().astype(int) - whole.read()).max() <= 1  # of 255: rounding
+    with rasterio.open(tmp_path / "steps.tif") as steps, rasterio.open(tmp_path / "hard.tif") as hard:
+        jumps = [np.abs(np.diff(file.read(1).astype(int))).max() for file in (steps, hard)]
+    assert jumps[0] < 30 < 120 < jumps[1]  # steepest towards the last column's narrow block
+
+
+def test_blocks_fall_on_latents_and_windows() -> None:
+    system: Any = SimpleNamespace(autoencoder=SimpleNamespace(stride=4), plan=SimpleNamespace(window=None))
+    assert [unit(system, scale) for scale in (1, 2, 4, 3)] == [4, 2, 1, 4]
+    system.plan.window = 16
+    assert [unit(system, scale) for scale in (2, 4)] == [16, 8]
