@@ -76,7 +76,10 @@ class Dataset(ABC):
 
     def get(self, index: int, *, seed: int = 0, epoch: int = 0) -> Sample:
         """Return sample `index` after the transforms; equal arguments give an equal sample."""
-        sample = self.read(index)
+        return self.changed(self.read(index), index, seed=seed, epoch=epoch)
+
+    def changed(self, sample: Sample, index: int, *, seed: int = 0, epoch: int = 0) -> Sample:
+        """Return a sample after the transforms, whose randomness is a function of (seed, epoch, index)."""
         generator = torch.Generator().manual_seed(mix("transform", seed, epoch, index))
         for transform in self.transforms:
             sample = transform(sample, generator)

@@ -21,7 +21,7 @@ from diffloom_data.captions import SIDECARS, read_captions
 from diffloom_data.images import SUFFIXES, image_size, read_image
 from diffloom_data.metadata import read_metadata
 from diffloom_data.pixels import fit
-from diffloom_data.splits import Split, chosen
+from diffloom_data.splits import Split, TestFraction, ValidationFraction, chosen
 
 Channels = Literal[1, 3, 4]
 _WHERE = "the `aligned` data set"
@@ -47,6 +47,7 @@ class Aligned(Dataset):
             `date` becomes `year`, `month` and `day`.
         split: The part to use, as `folder` divides by names.
         test_fraction: Share of the samples that are the test part.
+        validation_fraction: Share of the validation part, for choices such as lengths; taken out of the training part.
         split_seed: Another seed, another division.
         transforms: Applied in order to every sample.
 
@@ -78,7 +79,8 @@ class Aligned(Dataset):
         caption_key: str = "caption",
         metadata: dict[str, str] | None = None,
         split: Split = "all",
-        test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+        test_fraction: TestFraction = 0.1,
+        validation_fraction: ValidationFraction = 0.0,
         split_seed: int = 0,
         transforms: tuple[Transform, ...] = (),
     ) -> None:
@@ -93,7 +95,14 @@ class Aligned(Dataset):
         self.size, self.transforms = size, transforms
         self.channels = {key: channels.get(key, 3) if isinstance(channels, Mapping) else channels for key in folders}
         found = {key: _files(existing_folder(str(self.root / name), where=_WHERE)) for key, name in folders.items()}
-        self.names = chosen(_common(found, self.root), split, test_fraction, split_seed, where=str(self.root))
+        self.names = chosen(
+            _common(found, self.root),
+            split,
+            test_fraction,
+            split_seed,
+            validation=validation_fraction,
+            where=str(self.root),
+        )
         self._files = {key: {name: files[name] for name in self.names} for key, files in found.items()}
         self._captions = (
             None if captions is None else read_captions(self.root, self.names, captions, (name_key, caption_key))

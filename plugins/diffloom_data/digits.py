@@ -5,7 +5,7 @@
 """
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
@@ -15,9 +15,10 @@ from diffloom.data import Dataset, Sample, Transform, transformed
 from diffloom.noise import mix
 from diffloom.space import Space
 from diffloom_data.pixels import resize
-from diffloom_data.splits import Split
 
 _HIGHEST = 16.0
+
+Part = Literal["train", "test", "all"]
 
 
 class Digits(Dataset):
@@ -38,7 +39,7 @@ class Digits(Dataset):
         self,
         *,
         size: Annotated[int, Field(ge=4, le=512)] = 16,
-        split: Split = "train",
+        split: Part = "train",
         transforms: tuple[Transform, ...] = (),
     ) -> None:
         digits = load_digits()
@@ -58,7 +59,7 @@ class Digits(Dataset):
         return {"image": image.mul_(2).sub_(1), "label": self._labels[index]}
 
 
-def _rows(labels: Sequence[int], split: Split) -> list[int]:
+def _rows(labels: Sequence[int], split: Part) -> list[int]:
     """Return the rows of the split in ascending order; each class gives one fifth to the test part."""
     if split == "all":
         return list(range(len(labels)))

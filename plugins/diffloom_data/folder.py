@@ -21,7 +21,7 @@ from diffloom.space import Space
 from diffloom_data.captions import read_captions
 from diffloom_data.images import SUFFIXES, image_size, read_image
 from diffloom_data.pixels import fit
-from diffloom_data.splits import Split, chosen
+from diffloom_data.splits import Split, TestFraction, ValidationFraction, chosen
 
 _logger = logging.getLogger(__name__)
 _LISTED = 20
@@ -45,6 +45,7 @@ class Folder(Dataset):
         caption_key: Where it has the captions.
         split: The part to use.
         test_fraction: Share of the files that are the test part.
+        validation_fraction: Share of the validation part, for choices such as lengths; taken out of the training part.
         split_seed: Another seed, another division.
         bad: What to do about files that cannot be read: `refuse` them all in one error, or `skip` them, with
             a warning in the log and an entry in `skipped`.
@@ -77,7 +78,8 @@ class Folder(Dataset):
         name_key: str = "name",
         caption_key: str = "caption",
         split: Split = "all",
-        test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+        test_fraction: TestFraction = 0.1,
+        validation_fraction: ValidationFraction = 0.0,
         split_seed: int = 0,
         bad: Literal["refuse", "skip"] = "refuse",
         inspect: Literal["decode", "header", "never"] = "decode",
@@ -91,7 +93,7 @@ class Folder(Dataset):
         self.skipped: dict[str, str] = {}
         names = _listed(self.root)
         self.classes = _classes(self.root, names) if labels == "folders" else ()
-        names = chosen(names, split, test_fraction, split_seed, where=str(self.root))
+        names = chosen(names, split, test_fraction, split_seed, validation=validation_fraction, where=str(self.root))
         self.names, sizes = self._inspected(names, inspect)
         self._captions: Sequence[str] = ()
         if captions is not None:

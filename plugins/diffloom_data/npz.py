@@ -2,20 +2,19 @@
 
 import zipfile
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.lib import format as npy
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 
 from diffloom.data import Dataset, Sample, Transform, transformed
 from diffloom.errors import DataError
 from diffloom.paths import existing_file
 from diffloom.space import Space
-from diffloom_data.splits import Split, chosen
+from diffloom_data.splits import Split, TestFraction, ValidationFraction, chosen
 
 _LOCAL_HEADER, _NAME_LENGTH, _EXTRA_LENGTH = 30, slice(26, 28), slice(28, 30)
 _DIMENSIONS = {"NHW": 3, "NCHW": 4, "NHWC": 4}
@@ -35,6 +34,7 @@ class Npz(Dataset):
         classes: Names of the classes; by default the numbers themselves.
         split: The part to use.
         test_fraction: Share of the rows that are the test part.
+        validation_fraction: Share of the validation part, for choices such as lengths; taken out of the training part.
         split_seed: Another seed, another division.
         transforms: Applied in order to every sample.
     """
@@ -58,7 +58,8 @@ class Npz(Dataset):
         label: str | None = None,
         classes: tuple[str, ...] = (),
         split: Split = "all",
-        test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+        test_fraction: TestFraction = 0.1,
+        validation_fraction: ValidationFraction = 0.0,
         split_seed: int = 0,
         transforms: tuple[Transform, ...] = (),
     ) -> None:
@@ -74,7 +75,7 @@ class Npz(Dataset):
             self.keys = ("image", "label")
             self.classes = self._classes(classes, int(self._labels.max()) + 1)
         rows = list(range(len(images)))
-        self.rows = chosen(rows, split, test_fraction, split_seed, where=str(self.path))
+        self.rows = chosen(rows, split, test_fraction, split_seed, validation=validation_fraction, where=str(self.path))
         channels, height, width = self._arranged(images[:1])[0].shape
         self.space = transformed(Space(channels, (height, width)), transforms)
 

@@ -20,7 +20,7 @@ from diffloom.paths import existing_folder
 from diffloom.space import Space
 from diffloom_data.modality import Modality, partners, read, size_of
 from diffloom_data.pixels import resize
-from diffloom_data.splits import Split, chosen
+from diffloom_data.splits import Split, TestFraction, ValidationFraction, chosen
 
 _WHERE = "the `paired-folder` data set"
 _RESERVED = ("image", "name")
@@ -48,6 +48,7 @@ class PairedFolder(Dataset):
         in_memory: Keep every scene once it was read.
         split: The part to use; a scene's windows stay together.
         test_fraction: Share of the scenes that are the test part.
+        validation_fraction: Share of the validation part, for choices such as lengths; taken out of the training part.
         split_seed: Another seed, another division.
         transforms: Applied in order to every sample.
 
@@ -81,7 +82,8 @@ class PairedFolder(Dataset):
         sizes: Literal["refuse", "resize"] = "refuse",
         in_memory: bool = False,
         split: Split = "all",
-        test_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1,
+        test_fraction: TestFraction = 0.1,
+        validation_fraction: ValidationFraction = 0.0,
         split_seed: int = 0,
         transforms: tuple[Transform, ...] = (),
     ) -> None:
@@ -104,7 +106,9 @@ class PairedFolder(Dataset):
                 expected=f"names that match {names!r}",
                 got=_some(sorted(self.files)),
             )
-        self.names = chosen(found, split, test_fraction, split_seed, where=str(self.root))
+        self.names = chosen(
+            found, split, test_fraction, split_seed, validation=validation_fraction, where=str(self.root)
+        )
         seen = self._sizes()
         self.places = _windows(seen, patch, stride, self.names) if patch else [(i, 0, 0) for i in range(len(seen))]
         self.patch = patch

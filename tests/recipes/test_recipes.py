@@ -52,6 +52,11 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             folder = tmp_path / name / f"class{c:02}"
             folder.mkdir(parents=True)
             Image.new("RGB", (40, 36), (20 * c, 100, 50)).save(folder / "one.png")
+    for name, classes, side in (("scenes", 12, 40), ("scenes256", 7, 40), ("sr", 4, 200)):  # enough for every part
+        for number in range(4 * classes):
+            folder = tmp_path / name / f"class{number % classes:02}"
+            folder.mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (side, side), (5 * number, 100, 50)).save(folder / f"{number}.png")
     for name, classes in (("celebahq", 1), ("churches", 1), ("places", 1), ("imagenet", 2), ("laion", 1)):
         for c in range(classes):
             folder = tmp_path / name / str(c)

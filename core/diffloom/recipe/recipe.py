@@ -16,7 +16,7 @@ from diffloom.errors import RecipeError
 from diffloom.kinds import registry as installed
 from diffloom.recipe.migrate import migrate
 from diffloom.recipe.settings import HOOKS, EvalSettings, Precision, SampleSettings, Settings, TrainSettings
-from diffloom.recipe.source import KeyPath, Source, override, read, setting
+from diffloom.recipe.source import KeyPath, Source, laid_over, override, read, setting
 from diffloom_registry import Config, ConfigError, Problem, Registry
 from diffloom_registry.errors import nearest
 from diffloom_registry.fields import Fields
@@ -213,7 +213,7 @@ def validate(source: Source, registry: Registry = installed) -> Recipe:
         metrics = [component("metric", m, ("eval", "metrics", i)) for i, m in enumerate(model.eval.metrics)]
         samplers = {n: component("sampler", s, ("eval", "samplers", n)) for n, s in model.eval.samplers.items()}
         if model.eval.held_out is not None and isinstance(data.get("data"), Mapping):
-            held_out = component("dataset", {**data["data"], **model.eval.held_out}, ("eval", "held_out"))
+            held_out = component("dataset", laid_over(data["data"], model.eval.held_out), ("eval", "held_out"))
     if problems or not isinstance(model, Header):
         raise located(source, problems)
     return Recipe(

@@ -117,7 +117,8 @@ class EvalSettings(Settings):
         dict[str, Component], Field(description="Further samplers to judge on the same weights, by name.")
     ] = {}
     held_out: Annotated[
-        Component | None, Field(description="Keys of `data` to change for the held-out data, such as {split: test}.")
+        Component | None,
+        Field(description="What to lay over `data` for the held-out data, as one recipe over another: {split: test}."),
     ] = None
 
 

@@ -82,6 +82,13 @@ def _mergeable(below: Any, above: Any) -> bool:
     return "type" not in above or "type" not in below or above["type"] == below["type"]
 
 
+def laid_over(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Return plain data merged as files are; neither is changed."""
+    merged = Source(dict(below))
+    merged.merge(Source(dict(above)))
+    return merged.data
+
+
 def read(path: Path) -> Source:
     """Return a recipe file merged over everything it `extends`."""
     return _read(path, ())
