@@ -72,7 +72,7 @@ def test_a_repeated_sample_is_another_draw_each_time(tmp_path: Path) -> None:
 
 
 def test_what_a_part_gives_does_not_change_with_others(tmp_path: Path, parts: dict[str, Dataset]) -> None:
-    cut = {"c": folder(tmp_path / "c", sizes=(40, 40), transforms=(Crop(size=8),))}
+    cut: dict[str, Dataset] = {"c": folder(tmp_path / "c", sizes=(40, 40), transforms=(Crop(size=8),))}
     alone, after = Union(parts=cut), Union(parts=parts | cut)
     for index in range(4):
         assert torch.equal(alone.get(index, seed=3, epoch=2)["image"], after.get(7 + index, seed=3, epoch=2)["image"])
