@@ -11,7 +11,7 @@ from diffloom_nets.linear import Linear
 from diffloom_nets.prepared import arithmetic, on_cpu
 from diffloom_nets.product import multiply
 
-_MOST_SCORES = 1 << 20  # at a time
+_MOST_SCORES = 1 << 20  # of a thread, at a time
 _FEWEST_ROWS = 64
 
 
@@ -54,13 +54,13 @@ def blockwise(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     batch, heads, count, width = q.shape
     out = q.new_empty(batch, count, heads, width)
     q, values = q * width**-0.5, v.transpose(2, 3).contiguous()
-    rows = max(_FEWEST_ROWS, _MOST_SCORES // k.shape[2])
+    rows = max(_FEWEST_ROWS, _MOST_SCORES * torch.get_num_threads() // k.shape[2])
     for item in range(batch):
         for head in range(heads):
             for block in range(0, count, rows):
                 part = slice(block, block + rows)
-                found = multiply(q[item, head, part], k[item, head], None).softmax(-1)
-                out[item, part, head] = multiply(found, values[item, head], None)
+                counts = multiply(q[item, head, part], k[item, head], None).softmax(-1)
+                out[item, part, head] = multiply(values[item, head], counts, None).T  # faster than the other way round
     return out.flatten(2)
 
 

@@ -17,6 +17,7 @@ _MOST_WEIGHTS = 1 << 18  # in · out in inference: at most 36 MiB are kept per l
 _FEWEST_TILES = 128  # of a batch in training, where the weights are transformed at every step
 _MOST_TILES = 256  # of a batch in inference for which transformed weights are kept: more repay doing it again
 _FEWEST_UNKEPT = 32  # for which weights that are too many to be kept are transformed every time
+_FEWEST_HALVES = 64  # tiles of half the side for which that is done where there are fewer whole ones
 _MOST_KEPT = 1 << 21  # weights that are kept a second time, in the layout that convolves fastest
 _MOST_PIXELS = 512  # of a batch's output that is computed as one product of matrices
 
@@ -88,6 +89,8 @@ class Conv2d(nn.Conv2d):
             small, tiles = self.in_channels * self.out_channels <= _MOST_WEIGHTS, x.numel() // self.in_channels // 16
             if tiles >= (_MOST_TILES if small else _FEWEST_UNKEPT):
                 return winograd.transient(x.to(dtype), self.weight, bias, silu=silu)
+            if not small and 4 * tiles >= _FEWEST_HALVES:
+                return winograd.transient(x.to(dtype), self.weight, bias, silu=silu, tiling=winograd.TWO)
             if small and min(x.shape[2:]) >= _SMALLEST_SIDE:
                 filters = self._prepared.get(self.weight, "winograd", lambda: winograd.transform(self.weight))
                 return winograd.products(x.to(dtype), filters, bias, silu=silu)

@@ -1,8 +1,10 @@
-"""Winograd's minimal filtering F(4×4, 3×3): a 3×3 convolution with a quarter of the multiplications.
+"""Winograd's minimal filtering F(n×n, 3×3): a 3×3 convolution with fewer multiplications.
 
-Sixteen outputs need 36 products per pair of channels instead of 144 (Lavin & Gray 2015, arXiv 1509.09308):
+With n = 4, sixteen outputs need 36 products per pair of channels instead of 144 (Lavin & Gray 2015, arXiv 1509.09308):
 Y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A  for an output tile Y (4×4), a filter g (3×3) and an input tile d (6×6).
-The points of the underlying polynomials are 0, ±2/3, ±3/2, ∞: the usual 0, ±1, ±2 lose twice as many digits.
+With n = 2, four outputs need 16 instead of 36; their filters are less than half as many numbers, which counts where
+they are made anew for few pixels. The points of the underlying polynomials are 0, ±2/3, ±3/2, ∞ for n = 4: the usual
+0, ±1, ±2 lose twice as many digits; and 0, ±1, ∞ for n = 2.
 
 Maps are (B, C, H, W) on a CPU, best in channels_last; a convolution pads by one and keeps H and W; arithmetic is
 float32. Batches and large maps are worked off in pieces, in buffers that are kept: fresh pages would cost as much as
@@ -11,7 +13,6 @@ the products.
 
 import threading
 from collections.abc import Callable, Iterator
-from functools import cache
 from math import prod
 from typing import Any
 
@@ -19,11 +20,47 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-_TILE = 4
-_WINDOW = _TILE + 2
-_POINTS = (0.0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
 _PIECE = 128  # tiles at a time: the buffers stay in the cache
 _MOST_FILTERS = 1 << 24  # numbers in a buffer of filters that are not kept
+
+
+class Tiling:
+    """The three matrices of F(n×n, 3×3), each for both sides of a tile at once, float32.
+
+    Args:
+        points: Of the polynomials beside infinity, n + 1.
+
+    Attributes:
+        side: n.
+        window: n + 2, the side of an input tile.
+        data: Bᵀ ⊗ Bᵀ, (window², window²).
+        filters: G ⊗ G, (window², 9).
+        output: Aᵀ ⊗ Aᵀ, (n², window²).
+    """
+
+    def __init__(self, *points: float) -> None:
+        self.side, self.window = len(points) - 1, len(points) + 1
+        kind = {"dtype": torch.float64, "device": "cpu"}  # whatever the default is where this is first imported
+        powers = torch.tensor(points, **kind).unsqueeze(1) ** torch.arange(self.window, **kind)
+
+        def values(terms: int) -> Tensor:
+            """Return the rows that evaluate a polynomial of so many terms at the points, the last at infinity."""
+            infinity = torch.zeros(1, terms, **kind)
+            infinity[0, -1] = 1
+            return torch.cat([powers[:, :terms], infinity])
+
+        b = torch.linalg.inv(values(self.window)).T
+        size = b.abs().sum(1, keepdim=True)  # shared between data and filters, so that neither grows
+        a, g, b = values(self.side).T, values(3) * size, b / size
+        self.data, self.filters, self.output = (torch.kron(m, m).float() for m in (b, g, a))
+
+    def tiles(self, side: int) -> int:
+        """Return how many tiles cover a side."""
+        return -(-side // self.side)
+
+
+FOUR = Tiling(0, 2 / 3, -2 / 3, 3 / 2, -3 / 2)
+TWO = Tiling(0, 1, -1)
 
 
 def convolve(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
@@ -49,53 +86,60 @@ def products(x: Tensor, filters: Tensor, bias: Tensor | None, *, silu: bool = Fa
     Returns:
         (B, out, H, W) in the type of x, channels_last.
     """
-    return _products(x, filters.shape[2], lambda: iter([(slice(None), filters)]), bias, silu)
+    return _products(x, filters.shape[2], lambda: iter([(slice(None), filters)]), bias, silu, FOUR)
 
 
-def transient(x: Tensor, weight: Tensor, bias: Tensor | None, *, silu: bool = False) -> Tensor:
+def transient(
+    x: Tensor, weight: Tensor, bias: Tensor | None, *, silu: bool = False, tiling: Tiling = FOUR
+) -> Tensor:
     """Return what `products` does, for a weight (out, in, 3, 3) whose filters are made part by part, and not kept."""
-    return _products(x, weight.shape[0], lambda: _parts(weight), bias, silu)
+    return _products(x, weight.shape[0], lambda: _parts(weight, tiling), bias, silu, tiling)
 
 
 def _products(
-    x: Tensor, channels: int, parts: Callable[[], Iterator[tuple[slice, Tensor]]], bias: Tensor | None, silu: bool
+    x: Tensor,
+    channels: int,
+    parts: Callable[[], Iterator[tuple[slice, Tensor]]],
+    bias: Tensor | None,
+    silu: bool,
+    tiling: Tiling,
 ) -> Tensor:
     """Return the convolution with filters that come in parts, each with the outputs that are its."""
     batch, _, height, width = x.shape
-    down, across = _tiles(height), _tiles(width)
-    out = x.new_empty(batch, down, _TILE, across, _TILE, channels)
+    n, down, across = tiling.side, tiling.tiles(height), tiling.tiles(width)
+    out = x.new_empty(batch, down, n, across, n, channels)
     bands, data = list(_bands(batch, down, across)), None
     for part, filters in parts():
         for items, rows in bands:
             if data is None or len(bands) > 1:
-                data = _data(_framed(x[items], silu, rows))
+                data = _data(_framed(x[items], tiling, silu, rows), tiling)
             target = out[items, rows][..., part]
-            maps = _maps(data, filters).view(_TILE, _TILE, target.shape[0], -1, across, target.shape[-1])
+            maps = _maps(data, filters, tiling).view(n, n, target.shape[0], -1, across, target.shape[-1])
             maps = maps.permute(2, 3, 0, 4, 1, 5)
             if bias is None:
                 target.copy_(maps)
             else:
                 torch.add(maps, bias[part], out=target)
-    out = out.view(batch, down * _TILE, across * _TILE, channels)[:, :height, :width].permute(0, 3, 1, 2)
+    out = out.view(batch, down * n, across * n, channels)[:, :height, :width].permute(0, 3, 1, 2)
     return out.contiguous(memory_format=torch.channels_last)
 
 
-def _maps(data: Tensor, filters: Tensor) -> Tensor:
-    """Return Aᵀ [filters ⊙ data] A, (16, tiles · out), in a buffer; frame and tiles are no longer needed then."""
+def _maps(data: Tensor, filters: Tensor, tiling: Tiling) -> Tensor:
+    """Return Aᵀ [filters ⊙ data] A, (n², tiles · out), in a buffer; frame and tiles are no longer needed then."""
     shape = *data.shape[:2], filters.shape[2]
     sums = torch.bmm(data, filters, out=_buffer("tiles", *shape))
-    return torch.mm(_output_matrix(), sums.flatten(1), out=_buffer("frame", _TILE**2, shape[1] * shape[2]))
+    return torch.mm(tiling.output, sums.flatten(1), out=_buffer("frame", tiling.side**2, shape[1] * shape[2]))
 
 
-def _parts(weight: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Yield some outputs after others with their filters, (36, in, some), in a buffer."""
+def _parts(weight: Tensor, tiling: Tiling) -> Iterator[tuple[slice, Tensor]]:
+    """Yield some outputs after others with their filters, (window², in, some), in a buffer."""
     outputs, inputs = weight.shape[:2]
     taps = weight.detach().permute(0, 2, 3, 1).flatten(1, 2)
-    step = max(1, _MOST_FILTERS // (_WINDOW**2 * inputs))
+    step = max(1, _MOST_FILTERS // (tiling.window**2 * inputs))
     for first in range(0, outputs, step):
         part = slice(first, min(first + step, outputs))
-        filters = _buffer("filters", part.stop - first, _WINDOW**2, inputs)
-        torch.matmul(_filter_matrix(), taps[part].float(), out=filters)
+        filters = _buffer("filters", part.stop - first, tiling.window**2, inputs)
+        torch.matmul(tiling.filters, taps[part].float(), out=filters)
         yield part, filters.permute(1, 2, 0)
 
 
@@ -130,37 +174,38 @@ def _filters(weight: Tensor, *, back: bool = False) -> Tensor:
     """
     taps = weight.permute(0, 2, 3, 1) if back else weight.permute(1, 2, 3, 0)
     taps = _buffer("taps", *taps.shape).copy_(taps).flatten(1, 2)
-    matrix = _filter_matrix().flip(1) if back else _filter_matrix()
-    out = _buffer("filters", taps.shape[0], _WINDOW**2, taps.shape[2])
+    matrix = FOUR.filters.flip(1) if back else FOUR.filters
+    out = _buffer("filters", taps.shape[0], FOUR.window**2, taps.shape[2])
     return torch.matmul(matrix, taps, out=out).transpose(0, 1)
 
 
 def _weight_gradient(x: Tensor, grad: Tensor, like: Tensor) -> Tensor:
     """Return Gᵀ [(A y Aᵀ) ⊙ (Bᵀ d B)] G summed over all tiles, in the layout of the weight `like`."""
     out, channels = like.shape[:2]
-    down, across = _tiles(x.shape[2]), _tiles(x.shape[3])
-    sums = _buffer("gradient", _WINDOW**2, out, channels).zero_()
+    n, window = FOUR.side, FOUR.window
+    down, across = FOUR.tiles(x.shape[2]), FOUR.tiles(x.shape[3])
+    sums = _buffer("gradient", window**2, out, channels).zero_()
     for piece in _pieces(x.shape[0], down * across):
-        frame = _framed(grad[piece])
+        frame = _framed(grad[piece], FOUR)
         image, row, pixel, _ = frame.stride()
-        shape = (_TILE, _TILE, frame.shape[0], down, across, out)
-        inside = frame.as_strided(shape, (row, pixel, image, _TILE * row, _TILE * pixel, 1), row + pixel)
-        tiles = _buffer("tiles", *shape).copy_(inside).view(_TILE**2, -1)
-        spread = torch.mm(_output_matrix().T, tiles, out=_buffer("sums", _WINDOW**2, tiles.shape[1]))
-        sums.baddbmm_(spread.view(_WINDOW**2, -1, out).transpose(1, 2), _data(_framed(x[piece])))
-    taps = torch.mm(_filter_matrix().T, sums.flatten(1), out=_buffer("taps", 9, out * channels))
+        shape = (n, n, frame.shape[0], down, across, out)
+        inside = frame.as_strided(shape, (row, pixel, image, n * row, n * pixel, 1), row + pixel)
+        tiles = _buffer("tiles", *shape).copy_(inside).view(n**2, -1)
+        spread = torch.mm(FOUR.output.T, tiles, out=_buffer("sums", window**2, tiles.shape[1]))
+        sums.baddbmm_(spread.view(window**2, -1, out).transpose(1, 2), _data(_framed(x[piece], FOUR), FOUR))
+    taps = torch.mm(FOUR.filters.T, sums.flatten(1), out=_buffer("taps", 9, out * channels))
     return torch.empty_like(like).copy_(taps.view(3, 3, out, channels).permute(2, 3, 0, 1))
 
 
-def _framed(x: Tensor, silu: bool = False, rows: slice | None = None) -> Tensor:
+def _framed(x: Tensor, tiling: Tiling, silu: bool = False, rows: slice | None = None) -> Tensor:
     """Return x, or silu(x), with zeros around it up to whole tiles, (B, H′ + 2, W′ + 2, C), in a buffer.
 
     Where `rows` of tiles are given, only they are there, with one row of pixels more above and below.
     """
     batch, channels, height, width = x.shape
-    rows = rows or slice(0, _tiles(height))
-    top, bottom = rows.start * _TILE - 1, rows.stop * _TILE + 1
-    frame = _buffer("frame", batch, bottom - top, _tiles(width) * _TILE + 2, channels)
+    rows = rows or slice(0, tiling.tiles(height))
+    top, bottom = rows.start * tiling.side - 1, rows.stop * tiling.side + 1
+    frame = _buffer("frame", batch, bottom - top, tiling.tiles(width) * tiling.side + 2, channels)
     first, last = max(top, 0), min(bottom, height)
     for edge in (frame[:, : first - top], frame[:, last - top :], frame[:, :, :1], frame[:, :, width + 1 :]):
         edge.zero_()
@@ -173,14 +218,15 @@ def _framed(x: Tensor, silu: bool = False, rows: slice | None = None) -> Tensor:
     return frame
 
 
-def _data(frame: Tensor) -> Tensor:
-    """Return Bᵀ d B for every tile d of a framed map, (36, B · tiles, C), tile after tile in a buffer."""
+def _data(frame: Tensor, tiling: Tiling) -> Tensor:
+    """Return Bᵀ d B for every tile d of a framed map, (window², B · tiles, C), tile after tile in a buffer."""
+    n, window = tiling.side, tiling.window
     batch, height, width, channels = frame.shape
     image, row, pixel, _ = frame.stride()
-    shape = (batch, height // _TILE, width // _TILE, _WINDOW, _WINDOW * channels)
-    windows = frame.as_strided(shape, (image, _TILE * row, _TILE * pixel, row, 1))
-    tiles = _buffer("tiles", *shape).copy_(windows).view(-1, _WINDOW**2, channels)
-    return torch.matmul(_input_matrix(), tiles, out=_buffer("data", *tiles.shape)).transpose(0, 1)
+    shape = (batch, (height - 2) // n, (width - 2) // n, window, window * channels)
+    windows = frame.as_strided(shape, (image, n * row, n * pixel, row, 1))
+    tiles = _buffer("tiles", *shape).copy_(windows).view(-1, window**2, channels)
+    return torch.matmul(tiling.data, tiles, out=_buffer("data", *tiles.shape)).transpose(0, 1)
 
 
 def _pieces(batch: int, tiles: int) -> Iterator[slice]:
@@ -197,11 +243,6 @@ def _bands(batch: int, down: int, across: int) -> Iterator[tuple[slice, slice]]:
             yield items, slice(0, down)
         else:
             yield from ((items, slice(first, min(first + step, down))) for first in range(0, down, step))
-
-
-def _tiles(side: int) -> int:
-    """Return how many tiles cover a side."""
-    return -(-side // _TILE)
 
 
 class _Buffers(threading.local):
@@ -221,37 +262,3 @@ def _buffer(purpose: str, *shape: int) -> Tensor:
         with torch.inference_mode(False):
             kept = _buffers.kept[purpose] = torch.empty(size)
     return kept[:size].view(shape)
-
-
-@cache
-def _input_matrix() -> Tensor:
-    """Return Bᵀ ⊗ Bᵀ, (36, 36): both sides of a tile at once."""
-    return torch.kron(_matrices()[2], _matrices()[2]).float()
-
-
-@cache
-def _output_matrix() -> Tensor:
-    """Return Aᵀ ⊗ Aᵀ, (16, 36)."""
-    return torch.kron(_matrices()[0], _matrices()[0]).float()
-
-
-@cache
-def _filter_matrix() -> Tensor:
-    """Return G ⊗ G, (36, 9)."""
-    return torch.kron(_matrices()[1], _matrices()[1]).float()
-
-
-@cache
-def _matrices() -> tuple[Tensor, Tensor, Tensor]:
-    """Return Aᵀ (4, 6), G (6, 3) and Bᵀ (6, 6), float64: multiplication of polynomials by values, transposed."""
-    powers = torch.tensor(_POINTS, dtype=torch.float64).unsqueeze(1) ** torch.arange(_WINDOW)
-
-    def values(terms: int) -> Tensor:
-        """Return the rows that evaluate a polynomial of so many terms at the points, the last at infinity."""
-        infinity = torch.zeros(1, terms, dtype=torch.float64)
-        infinity[0, -1] = 1
-        return torch.cat([powers[:, :terms], infinity])
-
-    b = torch.linalg.inv(values(_WINDOW)).T
-    size = b.abs().sum(1, keepdim=True)  # shared between data and filters, so that neither grows
-    return values(_TILE).T, values(3) * size, b / size

@@ -74,6 +74,7 @@ LARGE = [  # more weights than are kept twice: as one product, by Winograd on th
     (1280, 1700, 1, 1, 0, 24, 25),
     (640, 640, 3, 1, 1, 32, 32),
     (640, 640, 3, 1, 1, 34, 30),
+    (1280, 256, 3, 1, 1, 14, 13),
     (640, 640, 3, 2, 1, 64, 64),
 ]
 
@@ -103,14 +104,42 @@ def test_large_weights_multiply_in_float32_where_bfloat16_is_emulated(shape: tup
     assert (out - rounded).norm() < (0.002 if arithmetic(torch.bfloat16) == torch.float32 else 0.01) * rounded.norm()
 
 
-def test_winograd_in_parts_is_winograd(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("tiling", [winograd.TWO, winograd.FOUR])
+def test_winograd_in_parts_is_the_convolution(tiling: winograd.Tiling, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
-    x, weight, bias = torch.randn(2, 8, 10, 12), torch.randn(13, 8, 3, 3), torch.randn(13)
-    expected = winograd.products(x, winograd.transform(weight), bias)
+    x, weight, bias = torch.randn(2, 8, 11, 14), torch.randn(13, 8, 3, 3), torch.randn(13)
+    expected = functional.conv2d(x.double(), weight.double(), bias.double(), padding=1)
     for most in (1, 36 * 8 * 5, 1 << 24):
         monkeypatch.setattr(winograd, "_MOST_FILTERS", most)
-        assert torch.allclose(winograd.transient(x, weight, bias), expected, atol=1e-4)
-        assert torch.allclose(winograd.transient(x, weight, None), expected - bias[:, None, None], atol=1e-4)
+        for given in (bias, None):
+            out = winograd.transient(x, weight, given, tiling=tiling)
+            wanted = expected if given is not None else expected - bias[:, None, None]
+            assert torch.allclose(out.double(), wanted, atol=1e-4)
+            assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("tiling", "products"), [(winograd.TWO, 16), (winograd.FOUR, 36)])
+def test_a_tile_is_filtered_with_the_fewest_products(tiling: winograd.Tiling, products: int) -> None:
+    torch.manual_seed(0)
+    tile, filters = torch.randn(tiling.window, tiling.window), torch.randn(3, 3)
+    found = tiling.output @ ((tiling.filters @ filters.flatten()) * (tiling.data @ tile.flatten()))
+    expected = functional.conv2d(tile[None, None], filters[None, None]).flatten()
+    assert tiling.data.shape == (products, products)
+    assert torch.allclose(found, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(("side", "tiling"), [(16, winograd.TWO), (24, winograd.FOUR), (12, None)])
+def test_few_pixels_take_small_tiles(side: int, tiling: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    conv, taken, real = layer(640, 640, 3, 1, 1), [], winograd.transient
+
+    def counted(*args: Any, tiling: winograd.Tiling = winograd.FOUR, **kwargs: Any) -> Tensor:
+        taken.append(tiling)
+        return real(*args, tiling=tiling, **kwargs)
+
+    monkeypatch.setattr(winograd, "transient", counted)
+    with torch.inference_mode():
+        conv(torch.randn(1, 640, side, side))
+    assert taken == ([] if tiling is None else [tiling])
 
 
 def changed_in_place(conv: Conv2d) -> None:
