@@ -13,6 +13,7 @@ from diffloom_nets.product import multiply
 
 _MOST_SCORES = 1 << 20  # of a thread, at a time
 _FEWEST_ROWS = 64
+_LARGE = 1 << 18  # numbers of an item that attends alone, in memory that the last one has used
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
@@ -28,6 +29,16 @@ def attend(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = No
     Returns:
         (B, N, C).
     """
+    if len(q) == 1 or q[0].numel() < _LARGE or torch.is_grad_enabled() or not on_cpu(q, k):
+        return _together(q, k, v, heads, mask)
+    out = q.new_empty(q.shape)
+    for item in (slice(index, index + 1) for index in range(len(q))):
+        out[item] = _together(q[item], k[item], v[item], heads, None if mask is None else mask[item])
+    return out
+
+
+def _together(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None) -> Tensor:
+    """Return what `attend` does, all items at once."""
     dtype = q.dtype
     q, k, v = (_headed(x, heads) for x in (q, k, v))
     if mask is None and _in_blocks(q):
