@@ -116,6 +116,15 @@ class Condition:
             projected=_join_projected(self, other),
         )
 
+    def speaks_by_tokens(self) -> bool:
+        """Return whether it fills the context port and no other."""
+        return self.context is not None and self.vector is None and self.concat is None and not self.affine
+
+    def spread(self, h: Tensor) -> Tensor:
+        """Return h (B, …) as often as there are branches of B items in the context, one after another."""
+        count = 1 if self.context is None else len(self.context) // len(h)
+        return h if count < 2 else h.repeat(count, *[1] * (h.dim() - 1))
+
     def edit(self, tap: str, h: Tensor) -> Tensor:
         """Return the feature map `h` of `tap`, edited if this condition asks for it, else `h` itself."""
         change = self.affine.get(tap)

@@ -22,12 +22,16 @@ class Denoiser(nn.Module, ABC):
     Attributes:
         taps: The feature maps it publishes, in the order in which they are computed.
         ports: What it accepts, with widths; checked before anything is allocated.
+        shares: Whether x_t may have B items where a condition that fills the context port alone has k · B: x_t is then
+            the same in every branch of guidance, and what the network makes of it before it looks at the context is
+            made once for all of them.
         out_channels: Channels of the output: the space's, or twice that with learned variance.
         weight_files: What its constructor read weights from, if it does; a run's lock file records their hash.
     """
 
     taps: tuple[Tap, ...] = ()
     ports: Ports = Ports()
+    shares: bool = False
     out_channels: int
     weight_files: tuple[Path, ...] = ()
 
@@ -38,7 +42,7 @@ class Denoiser(nn.Module, ABC):
         """Return the network's output.
 
         Args:
-            x_t: Noisy data, (B, C, *spatial), any float type.
+            x_t: Noisy data, (B, C, *spatial), any float type; fewer items where the network `shares` them.
             t: Time, (B,), or 0-d when the whole batch is at one level; integer or real, 0 … T−1.
             condition: What it is told; the ports filled must be among `ports`.
             read: Names of taps to return as well.

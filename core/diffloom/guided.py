@@ -68,6 +68,11 @@ class Telling:
             told = told | (part(x_t, t, told) if isinstance(part, Asked) else part)
         return told
 
+    def by_tokens(self) -> bool:
+        """Return whether all that is said are tokens, the same at every step."""
+        still = [part for part in self.parts if isinstance(part, Condition)]
+        return len(still) == len(self.parts) and all(part.speaks_by_tokens() for part in still)
+
     def within(self, window: Window) -> "Telling":
         """Return what is told about one window of the map; tokens and vectors, and what they became, are shared."""
         parts = (
@@ -121,10 +126,12 @@ class Ladder:
     Attributes:
         told: What it is told.
         weights: Of the branches.
+        shared: Whether the denoiser makes what is the same in all branches once.
     """
 
     told: Telling
     weights: Sequence[float]
+    shared: bool
 
 
 class Guided:
@@ -168,12 +175,12 @@ class Guided:
             stacked |= {name: codes[name] for name in shared}
             with self.system.autocast(self.system.device):
                 told = telling(self.system.denoiser, parts, stacked, dict.fromkeys(shared, len(weights)))
-            self._ladders[silent] = Ladder(told, weights)
+            self._ladders[silent] = Ladder(told, weights, self.system.denoiser.shares and told.by_tokens())
         return self._ladders[silent]
 
     def _output(self, x_t: Tensor, t: Tensor, ladder: Ladder) -> Tensor:
         """Return the network's output (B, C′, *spatial), all branches combined."""
-        count = len(ladder.weights)
+        count = 1 if ladder.shared and not t.dim() else len(ladder.weights)
         x = torch.cat([x_t] * count) if count > 1 else x_t
         times = torch.cat([t] * count) if count > 1 and t.dim() else t
         return combine(self.system.answer(x, times, ladder.told), ladder.weights, x_t.shape[1])

@@ -74,8 +74,8 @@ class TransformerBlock(nn.Module):
         self.feed = FeedForward(width)
 
     def forward(self, x: Tensor, told: Condition) -> Tensor:
-        """Return tokens (B, N, width) for tokens and what the network is told."""
-        x = self.attend(self.norm1(x), x)
+        """Return tokens (B, N, width) for tokens, those of B items or of fewer that branches share, and what is told."""
+        x = told.spread(self.attend(self.norm1(x), x))
         x = self.cross(self.norm2(x), told, x)
         out: Tensor = self.feed(self.norm3(x), x)
         return out
@@ -105,8 +105,8 @@ class SpatialTransformer(nn.Module):
         self.leave = zero(Linear(channels, channels))
 
     def forward(self, h: Tensor, told: Condition) -> Tensor:
-        """Return the map (B, C, H, W) after the transformer, for a map and what the network is told."""
+        """Return the map (B, C, H, W) after the transformer, for a map and what the network is told; see its blocks."""
         x = self.enter(tokens_of(self.norm(h)))
         for block in self.blocks:
             x = block(x, told)
-        return map_of(self.leave(x, tokens_of(h)), *h.shape[2:])
+        return map_of(self.leave(x, told.spread(tokens_of(h))), *h.shape[2:])

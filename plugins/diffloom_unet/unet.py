@@ -109,6 +109,7 @@ class UNet(Denoiser):
         variance: Literal["fixed", "learned"] = "fixed",
     ) -> None:
         super().__init__()
+        self.shares = context > 0
         attended = _attended(space, len(multipliers), attention)
         widths, wide = [channels * m for m in multipliers], 4 * channels
         plan = Plan(
@@ -203,13 +204,14 @@ class UNet(Denoiser):
         for index, step in enumerate(self.down, 1):
             h = taps(f"down.{index}", run(step, h))
             skips.append(taps(f"skip.{index}", h))
+        h = condition.spread(h)
         for stage in self.middle:
             h = run(stage, h)
         h = taps("mid", h)
         index = 0
         for step in self.up:
             if isinstance(step, Stage):
-                h = taps(f"up.{index}", run(step, torch.cat([h, skips.pop()], 1)))
+                h = taps(f"up.{index}", run(step, torch.cat([h, condition.spread(skips.pop())], 1)))
                 index += 1
             else:
                 h = run(step, h)

@@ -231,8 +231,10 @@ class Listening(Denoiser):
         return condition.vector.view(-1, 1, 1, 1) * self.weight * torch.ones_like(x_t)
 
 
-def walking(conditioners: dict[str, Conditioner], steps: int = 10, **how: Conditioning) -> tuple[System, Listening]:
-    net = Listening()
+def walking(
+    conditioners: dict[str, Conditioner], steps: int = 10, net: Listening | None = None, **how: Conditioning
+) -> tuple[System, Listening]:
+    net = net or Listening()
     space = Space(1, (4, 4), low=None, high=None)
     plan = Plan(space, conditioning=how)
     system = System(
@@ -245,6 +247,42 @@ def walking(conditioners: dict[str, Conditioner], steps: int = 10, **how: Condit
         conditioners=conditioners,
     )
     return system.eval(), net
+
+
+class Counting(Listening):
+    """Answers with x_t plus the sum of its tokens, for every branch, and counts the items that it was given."""
+
+    ports = Ports(context=2, vector=1)
+    shares = True
+
+    def forward(
+        self, x_t: Tensor, t: Tensor, condition: Condition | None = None, *, read: Sequence[str] = ()
+    ) -> Tensor:
+        assert condition is not None
+        self.seen.append(x_t)
+        return condition.spread(self.weight * x_t) + batch_of(condition).sum((1, 2)).view(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize(
+    ("parts", "level", "items"),
+    [
+        ({"a": Tokens("a"), "b": Tokens("b")}, torch.tensor(3.0), 2),
+        ({"a": Tokens("a")}, torch.full((2,), 3.0), 4),  # every item has a time of its own
+        ({"a": Tokens("a"), "asked": Looking()}, torch.tensor(3.0), 4),  # branches differ in more than their tokens
+        ({"a": Tokens("a"), "late": Late("b")}, torch.tensor(3.0), 4),  # who looks at x_t sees one for each branch
+    ],
+)
+def test_branches_that_differ_by_tokens_share_x_t(
+    parts: dict[str, Conditioner], level: Tensor, items: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x = torch.randn(2, 1, 4, 4)
+    system, net = walking(parts, net=Counting(), a=Conditioning(guidance=3.0))
+    with torch.inference_mode():
+        out = system.model(BATCH)(x, level).x0
+        monkeypatch.setattr(Counting, "shares", False)
+        plain = system.model(BATCH)(x, level).x0
+    assert [len(seen) for seen in net.seen] == [items, 4]
+    assert torch.allclose(out, plain)
 
 
 def test_who_is_asked_at_every_step_prepares_once_for_all_branches_and_sees_what_stays() -> None:

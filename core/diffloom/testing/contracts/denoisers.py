@@ -93,6 +93,14 @@ class DenoiserContract(Contract):
             expected = _output(net, x, torch.tensor([9.0]), plain)
             close(_output(net, x, torch.tensor([9.0]), made), expected, 1e-5, "a condition and the prepared one")
 
+    def check_branches_share_what_they_begin_with(self, make: Make) -> None:
+        """Where x_t may stand for several branches, the output is that of as many copies of it."""
+        net, x = _network(make), self._x(2)
+        applies(net.shares and not net.ports.concat, "every branch has an x_t of its own")
+        told = net.prepare(Condition(context=_told(net, 6, x.repeat(3, 1, 1, 1)).context))
+        expected = _output(net, x.repeat(3, 1, 1, 1), torch.tensor(9.0), told)
+        close(_output(net, x, torch.tensor(9.0), told), expected, 1e-5, "three branches of one x_t, and of three")
+
     def check_every_parameter_learns(self, make: Make) -> None:
         """A loss of the output reaches every parameter that is not frozen."""
         net, x = _network(make), self._x(2)
