@@ -74,7 +74,7 @@ class TransformerBlock(nn.Module):
         self.feed = FeedForward(width)
 
     def forward(self, x: Tensor, told: Condition) -> Tensor:
-        """Return tokens (B, N, width) for tokens, those of B items or of fewer that branches share, and what is told."""
+        """Return tokens (B, N, width) for tokens of B items, or of fewer that branches share, and for what is told."""
         x = told.spread(self.attend(self.norm1(x), x))
         x = self.cross(self.norm2(x), told, x)
         out: Tensor = self.feed(self.norm3(x), x)

@@ -40,12 +40,12 @@ class Tiling:
 
     def __init__(self, *points: float) -> None:
         self.side, self.window = len(points) - 1, len(points) + 1
-        kind = {"dtype": torch.float64, "device": "cpu"}  # whatever the default is where this is first imported
-        powers = torch.tensor(points, **kind).unsqueeze(1) ** torch.arange(self.window, **kind)
+        powers = torch.tensor(points, dtype=torch.float64, device="cpu")  # not where the first import happens to be
+        powers = powers.unsqueeze(1) ** torch.arange(self.window, device="cpu")
 
         def values(terms: int) -> Tensor:
             """Return the rows that evaluate a polynomial of so many terms at the points, the last at infinity."""
-            infinity = torch.zeros(1, terms, **kind)
+            infinity = torch.zeros(1, terms, dtype=torch.float64, device="cpu")
             infinity[0, -1] = 1
             return torch.cat([powers[:, :terms], infinity])
 
@@ -89,9 +89,7 @@ def products(x: Tensor, filters: Tensor, bias: Tensor | None, *, silu: bool = Fa
     return _products(x, filters.shape[2], lambda: iter([(slice(None), filters)]), bias, silu, FOUR)
 
 
-def transient(
-    x: Tensor, weight: Tensor, bias: Tensor | None, *, silu: bool = False, tiling: Tiling = FOUR
-) -> Tensor:
+def transient(x: Tensor, weight: Tensor, bias: Tensor | None, *, silu: bool = False, tiling: Tiling = FOUR) -> Tensor:
     """Return what `products` does, for a weight (out, in, 3, 3) whose filters are made part by part, and not kept."""
     return _products(x, weight.shape[0], lambda: _parts(weight, tiling), bias, silu, tiling)
 
