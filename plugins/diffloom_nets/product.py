@@ -11,6 +11,8 @@ from torch.nn import functional
 
 Pair = tuple[int, int]
 
+_FEW_PIXELS = 96  # for which the smaller factor, which oneDNN rearranges, is the windows and not the weights
+
 
 def multiply(
     x: Tensor,
@@ -57,8 +59,14 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair, stri
         (B, out, H′, W′), channels_last.
     """
     height, width = weight.shape[2:]
-    windows = _windows(x.permute(0, 2, 3, 1).contiguous(), (height, width), padding, stride)
-    out = multiply(windows.flatten(3), weight.permute(0, 2, 3, 1).flatten(1).contiguous(), bias)
+    windows = _windows(x.permute(0, 2, 3, 1).contiguous(), (height, width), padding, stride).flatten(3)
+    filters = weight.permute(0, 2, 3, 1).flatten(1).contiguous()
+    pixels = windows.shape[:3].numel()
+    if pixels > _FEW_PIXELS:
+        out = multiply(windows, filters, bias)
+    else:
+        out = multiply(filters, windows.flatten(0, 2), None).T.contiguous().view(*windows.shape[:3], -1)
+        out = out if bias is None else out.add_(bias)
     return out.permute(0, 3, 1, 2)
 
 
