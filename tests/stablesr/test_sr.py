@@ -1,6 +1,7 @@
 """The verb `sr`: by runs and by recipes, for files and folders, and interrupted by a real signal."""
 
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,15 @@ def test_a_recipe_that_trains_nothing_enlarges_as_it_is_set(tmp_path: Path, monk
     assert not np.array_equal(made[0], made[1])
 
 
+@pytest.fixture
+def _interruptible() -> Iterator[None]:
+    """Let SIGINT act as in a terminal: a shell starts what runs in its background with SIGINT ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("_interruptible")
 def test_an_interrupt_is_told_and_the_same_command_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
