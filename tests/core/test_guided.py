@@ -263,12 +263,25 @@ class Counting(Listening):
         return condition.spread(self.weight * x_t) + batch_of(condition).sum((1, 2)).view(-1, 1, 1, 1)
 
 
+class Named(Conditioner):
+    """Says the same vector at every step."""
+
+    gives = Ports(vector=1)
+
+    def encode(self, batch: Batch) -> Condition:
+        return Condition(vector=torch.ones(len(batch["a"]), 1))
+
+    def null(self, code: Condition) -> Condition:
+        return Condition(vector=torch.zeros(2, 1))
+
+
 @pytest.mark.parametrize(
     ("parts", "level", "items"),
     [
         ({"a": Tokens("a"), "b": Tokens("b")}, torch.tensor(3.0), 2),
         ({"a": Tokens("a")}, torch.full((2,), 3.0), 4),  # every item has a time of its own
-        ({"a": Tokens("a"), "asked": Looking()}, torch.tensor(3.0), 4),  # branches differ in more than their tokens
+        ({"a": Tokens("a"), "named": Named()}, torch.tensor(3.0), 4),  # branches may differ in more than their tokens
+        ({"a": Tokens("a"), "asked": Looking()}, torch.tensor(3.0), 4),
         ({"a": Tokens("a"), "late": Late("b")}, torch.tensor(3.0), 4),  # who looks at x_t sees one for each branch
     ],
 )
