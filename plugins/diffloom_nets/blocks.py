@@ -114,16 +114,20 @@ class ResBlock(nn.Module):
             (B, out, H, W); the sides are half or twice as long where the block resamples.
         """
         h = self._normalised(0, x, taps)
-        if self.resample is not None:
-            h, x = resampled(functional.silu(h), self.resample), resampled(x, self.resample)
-        h = self.conv1(h, None if self.scale_shift else time, silu=self.resample is None)
+        halves, doubles = self.resample == "halve", self.resample == "double"
+        h = resampled(functional.silu(h), "halve") if halves else h
+        h = self.conv1(h, None if self.scale_shift else time, silu=not halves, double=doubles)
         h = self._normalised(1, h, taps, time if self.scale_shift else None)
         if self.training and self.dropout:
             h = self.conv2(functional.dropout(functional.silu(h), self.dropout))
         else:
             h = self.conv2(h, silu=True)
         h = taps(self.tap, h)
-        return h + (x if self.skip is None else self.skip(x))
+        x = x if self.resample is None else resampled(x, self.resample)
+        x = x if self.skip is None else self.skip(x)
+        if torch.is_grad_enabled() or taps.touches(self.tap) or h.dtype != x.dtype:
+            return h + x
+        return h.add_(x)
 
     def _normalised(self, index: int, h: Tensor, taps: Taps, modulation: Tensor | None = None) -> Tensor:
         """Return the map (B, C, H, W) after a normalisation, or the edit in its place, and after time's modulation."""

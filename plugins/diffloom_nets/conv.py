@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffloom_nets import product, winograd
+from diffloom_nets import doubling, product, winograd
 from diffloom_nets.prepared import Prepared, arithmetic, on_cpu
 
 Layer = TypeVar("Layer", bound=nn.Conv2d | nn.Linear)
@@ -19,6 +19,7 @@ _MOST_TILES = 256  # of a batch in inference for which transformed weights are k
 _FEWEST_UNKEPT = 32  # for which weights that are too many to be kept are transformed every time
 _FEWEST_HALVES = 64  # tiles of half the side for which that is done where there are fewer whole ones
 _MOST_KEPT = 1 << 21  # weights that are kept a second time, in the layout that convolves fastest
+_FEWEST_DOUBLED = 128  # pixels of a batch that is doubled in bfloat16, where the filters are not kept
 _MOST_PIXELS = 512  # of a batch's output that is computed as one product of matrices
 
 
@@ -43,13 +44,14 @@ class Conv2d(nn.Conv2d):
             and min(self.in_channels, self.out_channels) >= _FEWEST_CHANNELS
         )
 
-    def forward(self, x: Tensor, shift: Tensor | None = None, *, silu: bool = False) -> Tensor:
+    def forward(self, x: Tensor, shift: Tensor | None = None, *, silu: bool = False, double: bool = False) -> Tensor:
         """Return the convolution of x, or of silu(x), plus `shift`.
 
         Args:
             x: (B, in_channels, H, W); with `silu` it may be overwritten when no gradients are taken.
             shift: (B, out_channels), or (1, out_channels) for the whole batch, which costs nothing.
             silu: Whether to apply SiLU first.
+            double: Whether to repeat every pixel to 2×2 first.
 
         Returns:
             (B, out_channels, H′, W′).
@@ -60,10 +62,11 @@ class Conv2d(nn.Conv2d):
         gradients = torch.is_grad_enabled()
         own = self._preparable and on_cpu(x, self.weight)
         if own and not gradients and not self.training and not self.weight.is_inference():
-            h = self._run_prepared(x, bias, silu)
+            h = self._run_prepared(x, bias, silu, double)
         else:
             self._prepared.drop()
             x = functional.silu(x, inplace=not gradients) if silu else x
+            x = doubled(x) if double else x
             if own and self._minimal and self._many(x):
                 h = winograd.convolve(x, self.weight, bias)
             else:
@@ -81,10 +84,14 @@ class Conv2d(nn.Conv2d):
         self._prepared.drop()
         return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]  # torch leaves it untyped
 
-    def _run_prepared(self, x: Tensor, bias: Tensor | None, silu: bool) -> Tensor:
+    def _run_prepared(self, x: Tensor, bias: Tensor | None, silu: bool, double: bool) -> Tensor:
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         compute = arithmetic(dtype)
         bias = None if bias is None else bias.to(compute)
+        if double and self._minimal and self._repays(x, compute):
+            x = functional.silu(x, inplace=True) if silu else x
+            return self._doubled(x.to(compute), bias).to(dtype)
+        x = doubled(x) if double else x
         if self._minimal and compute == torch.float32:
             small, tiles = self.in_channels * self.out_channels <= _MOST_WEIGHTS, x.numel() // self.in_channels // 16
             if tiles >= (_MOST_TILES if small else _FEWEST_UNKEPT):
@@ -113,6 +120,21 @@ class Conv2d(nn.Conv2d):
                 return product.convolve(x, weight, bias, padding, stride)
             return functional.conv2d(x, weight, bias, stride, padding)
 
+    def _repays(self, x: Tensor, dtype: torch.dtype) -> bool:
+        """Whether the convolution of a doubled map repays filters of its own."""
+        kept = self.weight.numel() <= _MOST_KEPT
+        return kept or dtype == torch.float32 or x.numel() // x.shape[1] >= _FEWEST_DOUBLED
+
+    def _doubled(self, x: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the convolution of a doubled map in the type of x; few filters are kept, the others are not."""
+        weight = self.weight.detach().to(x.dtype)
+        if weight.numel() <= _MOST_KEPT:
+            filters = self._prepared.get(self.weight, ("doubled", x.dtype), lambda: doubling.filters(weight).clone())
+        else:
+            filters = doubling.filters(weight)
+        with torch.autocast("cpu", enabled=False):
+            return doubling.convolve(x, filters, bias)
+
     def _many(self, x: Tensor) -> bool:
         """Whether a batch in training has enough tiles to repay transforming the weights."""
         fits = x.dtype == self.weight.dtype == torch.float32 and not torch.is_autocast_enabled("cpu")
@@ -123,6 +145,11 @@ class Conv2d(nn.Conv2d):
             self.weight.detach().to(dtype), self.padding, self.stride, self.dilation, 1, x.shape
         )
         return weight
+
+
+def doubled(h: Tensor) -> Tensor:
+    """Return a map (B, C, 2H, 2W) with every pixel of h repeated to 2×2."""
+    return functional.interpolate(h, scale_factor=2.0)
 
 
 def _pair(sizes: Any) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from typing import Literal
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffloom_nets.conv import Conv2d, xavier
+from diffloom_nets.conv import Conv2d, doubled, xavier
 
 Padding = Literal["same", "symmetric"]
 Resample = Literal["halve", "double"]
@@ -13,7 +13,7 @@ Resample = Literal["halve", "double"]
 
 def resampled(h: Tensor, how: Resample) -> Tensor:
     """Return a map (B, C, H, W) halved by averaging 2×2 pixels, or doubled by repeating each."""
-    return functional.avg_pool2d(h, 2) if how == "halve" else functional.interpolate(h, scale_factor=2.0)
+    return functional.avg_pool2d(h, 2) if how == "halve" else doubled(h)
 
 
 class Downsample(nn.Module):
@@ -49,5 +49,5 @@ class Upsample(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         """Return (B, C, 2H, 2W) for h (B, C, H, W)."""
-        doubled: Tensor = self.conv(resampled(h, "double"))
-        return doubled
+        large: Tensor = self.conv(h, double=True)
+        return large

@@ -11,14 +11,14 @@ float32. Batches and large maps are worked off in pieces, in buffers that are ke
 the products.
 """
 
-import threading
 from collections.abc import Callable, Iterator
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from diffloom_nets.buffers import buffer
 
 _PIECE = 128  # tiles at a time: the buffers stay in the cache
 _MOST_FILTERS = 1 << 24  # numbers in a buffer of filters that are not kept
@@ -125,8 +125,8 @@ def _products(
 def _maps(data: Tensor, filters: Tensor, tiling: Tiling) -> Tensor:
     """Return Aᵀ [filters ⊙ data] A, (n², tiles · out), in a buffer; frame and tiles are no longer needed then."""
     shape = *data.shape[:2], filters.shape[2]
-    sums = torch.bmm(data, filters, out=_buffer("tiles", *shape))
-    return torch.mm(tiling.output, sums.flatten(1), out=_buffer("frame", tiling.side**2, shape[1] * shape[2]))
+    sums = torch.bmm(data, filters, out=buffer("tiles", *shape))
+    return torch.mm(tiling.output, sums.flatten(1), out=buffer("frame", tiling.side**2, shape[1] * shape[2]))
 
 
 def _parts(weight: Tensor, tiling: Tiling) -> Iterator[tuple[slice, Tensor]]:
@@ -136,7 +136,7 @@ def _parts(weight: Tensor, tiling: Tiling) -> Iterator[tuple[slice, Tensor]]:
     step = max(1, _MOST_FILTERS // (tiling.window**2 * inputs))
     for first in range(0, outputs, step):
         part = slice(first, min(first + step, outputs))
-        filters = _buffer("filters", part.stop - first, tiling.window**2, inputs)
+        filters = buffer("filters", part.stop - first, tiling.window**2, inputs)
         torch.matmul(tiling.filters, taps[part].float(), out=filters)
         yield part, filters.permute(1, 2, 0)
 
@@ -171,9 +171,9 @@ def _filters(weight: Tensor, *, back: bool = False) -> Tensor:
     On the way back inputs and outputs change places, and filters are turned by half a turn: (36, out, in).
     """
     taps = weight.permute(0, 2, 3, 1) if back else weight.permute(1, 2, 3, 0)
-    taps = _buffer("taps", *taps.shape).copy_(taps).flatten(1, 2)
+    taps = buffer("taps", *taps.shape).copy_(taps).flatten(1, 2)
     matrix = FOUR.filters.flip(1) if back else FOUR.filters
-    out = _buffer("filters", taps.shape[0], FOUR.window**2, taps.shape[2])
+    out = buffer("filters", taps.shape[0], FOUR.window**2, taps.shape[2])
     return torch.matmul(matrix, taps, out=out).transpose(0, 1)
 
 
@@ -182,16 +182,16 @@ def _weight_gradient(x: Tensor, grad: Tensor, like: Tensor) -> Tensor:
     out, channels = like.shape[:2]
     n, window = FOUR.side, FOUR.window
     down, across = FOUR.tiles(x.shape[2]), FOUR.tiles(x.shape[3])
-    sums = _buffer("gradient", window**2, out, channels).zero_()
+    sums = buffer("gradient", window**2, out, channels).zero_()
     for piece in _pieces(x.shape[0], down * across):
         frame = _framed(grad[piece], FOUR)
         image, row, pixel, _ = frame.stride()
         shape = (n, n, frame.shape[0], down, across, out)
         inside = frame.as_strided(shape, (row, pixel, image, n * row, n * pixel, 1), row + pixel)
-        tiles = _buffer("tiles", *shape).copy_(inside).view(n**2, -1)
-        spread = torch.mm(FOUR.output.T, tiles, out=_buffer("sums", window**2, tiles.shape[1]))
+        tiles = buffer("tiles", *shape).copy_(inside).view(n**2, -1)
+        spread = torch.mm(FOUR.output.T, tiles, out=buffer("sums", window**2, tiles.shape[1]))
         sums.baddbmm_(spread.view(window**2, -1, out).transpose(1, 2), _data(_framed(x[piece], FOUR), FOUR))
-    taps = torch.mm(FOUR.filters.T, sums.flatten(1), out=_buffer("taps", 9, out * channels))
+    taps = torch.mm(FOUR.filters.T, sums.flatten(1), out=buffer("taps", 9, out * channels))
     return torch.empty_like(like).copy_(taps.view(3, 3, out, channels).permute(2, 3, 0, 1))
 
 
@@ -203,7 +203,7 @@ def _framed(x: Tensor, tiling: Tiling, silu: bool = False, rows: slice | None = 
     batch, channels, height, width = x.shape
     rows = rows or slice(0, tiling.tiles(height))
     top, bottom = rows.start * tiling.side - 1, rows.stop * tiling.side + 1
-    frame = _buffer("frame", batch, bottom - top, tiling.tiles(width) * tiling.side + 2, channels)
+    frame = buffer("frame", batch, bottom - top, tiling.tiles(width) * tiling.side + 2, channels)
     first, last = max(top, 0), min(bottom, height)
     for edge in (frame[:, : first - top], frame[:, last - top :], frame[:, :, :1], frame[:, :, width + 1 :]):
         edge.zero_()
@@ -223,8 +223,8 @@ def _data(frame: Tensor, tiling: Tiling) -> Tensor:
     image, row, pixel, _ = frame.stride()
     shape = (batch, (height - 2) // n, (width - 2) // n, window, window * channels)
     windows = frame.as_strided(shape, (image, n * row, n * pixel, row, 1))
-    tiles = _buffer("tiles", *shape).copy_(windows).view(-1, window**2, channels)
-    return torch.matmul(tiling.data, tiles, out=_buffer("data", *tiles.shape)).transpose(0, 1)
+    tiles = buffer("tiles", *shape).copy_(windows).view(-1, window**2, channels)
+    return torch.matmul(tiling.data, tiles, out=buffer("data", *tiles.shape)).transpose(0, 1)
 
 
 def _pieces(batch: int, tiles: int) -> Iterator[slice]:
@@ -241,22 +241,3 @@ def _bands(batch: int, down: int, across: int) -> Iterator[tuple[slice, slice]]:
             yield items, slice(0, down)
         else:
             yield from ((items, slice(first, min(first + step, down))) for first in range(0, down, step))
-
-
-class _Buffers(threading.local):
-    """Memory of this thread, by purpose."""
-
-    def __init__(self) -> None:
-        self.kept: dict[str, Tensor] = {}
-
-
-_buffers = _Buffers()
-
-
-def _buffer(purpose: str, *shape: int) -> Tensor:
-    """Return uninitialised float32 memory; what was in the last buffer of the same purpose is overwritten."""
-    size, kept = prod(shape), _buffers.kept.get(purpose)
-    if kept is None or kept.numel() < size:
-        with torch.inference_mode(False):
-            kept = _buffers.kept[purpose] = torch.empty(size)
-    return kept[:size].view(shape)
