@@ -19,7 +19,8 @@ _MOST_TILES = 256  # of a batch in inference for which transformed weights are k
 _FEWEST_UNKEPT = 32  # for which weights that are too many to be kept are transformed every time
 _FEWEST_HALVES = 64  # tiles of half the side for which that is done where there are fewer whole ones
 _MOST_KEPT = 1 << 21  # weights that are kept a second time, in the layout that convolves fastest
-_FEWEST_DOUBLED = 128  # pixels of a batch that is doubled in bfloat16, where the filters are not kept
+_FEWEST_DOUBLED = 64  # pixels of a batch that repay filters of their own where they are doubled
+_FEWEST_IN_PHASES = 256  # such pixels where that goes by phases
 _MOST_PIXELS = 512  # of a batch's output that is computed as one product of matrices
 
 
@@ -88,7 +89,8 @@ class Conv2d(nn.Conv2d):
         dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
         compute = arithmetic(dtype)
         bias = None if bias is None else bias.to(compute)
-        if double and self._minimal and self._repays(x, compute):
+        fewest = _FEWEST_DOUBLED if compute == torch.float32 else _FEWEST_IN_PHASES
+        if double and self._minimal and x.numel() // self.in_channels >= fewest:
             x = functional.silu(x, inplace=True) if silu else x
             return self._doubled(x.to(compute), bias).to(dtype)
         x = doubled(x) if double else x
@@ -120,18 +122,13 @@ class Conv2d(nn.Conv2d):
                 return product.convolve(x, weight, bias, padding, stride)
             return functional.conv2d(x, weight, bias, stride, padding)
 
-    def _repays(self, x: Tensor, dtype: torch.dtype) -> bool:
-        """Whether the convolution of a doubled map repays filters of its own."""
-        kept = self.weight.numel() <= _MOST_KEPT
-        return kept or dtype == torch.float32 or x.numel() // x.shape[1] >= _FEWEST_DOUBLED
-
     def _doubled(self, x: Tensor, bias: Tensor | None) -> Tensor:
         """Return the convolution of a doubled map in the type of x; few filters are kept, the others are not."""
         weight = self.weight.detach().to(x.dtype)
         if weight.numel() <= _MOST_KEPT:
-            filters = self._prepared.get(self.weight, ("doubled", x.dtype), lambda: doubling.filters(weight).clone())
+            filters = self._prepared.get(self.weight, ("doubled", x.dtype), lambda: doubling.transform(weight).clone())
         else:
-            filters = doubling.filters(weight)
+            filters = doubling.transform(weight)
         with torch.autocast("cpu", enabled=False):
             return doubling.convolve(x, filters, bias)
 

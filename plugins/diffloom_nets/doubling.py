@@ -20,7 +20,7 @@ from diffloom_nets.product import multiply
 _PIECE = 2048  # pixels at a time: what lies between stays in the cache
 
 
-def filters(weight: Tensor) -> Tensor:
+def transform(weight: Tensor) -> Tensor:
     """Return what `convolve` wants of a weight (out, in, 3, 3), in its type, in a buffer.
 
     Returns:
@@ -47,7 +47,7 @@ def convolve(x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
 
     Args:
         x: (B, in, H, W), the map as it is, float32 or bfloat16, best in channels_last.
-        filters: What `filters` makes, in the type of x.
+        filters: What `transform` makes, in the type of x.
         bias: (out,) in the type of x, or `None`.
 
     Returns:
