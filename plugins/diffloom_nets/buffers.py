@@ -22,5 +22,6 @@ def buffer(purpose: str, *shape: int, dtype: torch.dtype = torch.float32) -> Ten
     size, kept = -(-prod(shape) * dtype.itemsize // 4), _buffers.kept.get(purpose)
     if kept is None or kept.numel() < size:
         with torch.inference_mode(False):
-            kept = _buffers.kept[purpose] = torch.empty(size)
+            kept = torch.empty(size, dtype=torch.float32, device="cpu")  # whatever the defaults are
+            _buffers.kept[purpose] = kept
     return kept[:size].view(dtype)[: prod(shape)].view(shape)

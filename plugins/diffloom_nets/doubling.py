@@ -6,8 +6,8 @@ Along one side, with taps w₀, w₁, w₂ and s = w₀ + w₁ + w₂,
     y₂ᵢ₊₁ = (w₀ + w₁) xᵢ + w₂ xᵢ₊₁ = s xᵢ + w₂ (xᵢ₊₁ − xᵢ)
 
 so that four outputs cost 36 products per pair of channels as they stand, sixteen by the phases in the middle, and nine
-by the differences on the right. Differences serve float32. In bfloat16 each of their products would be rounded before
-they are added, while a phase is rounded once, as the plain convolution is.
+by the differences on the right. Differences serve float32. In half precision each of their products would be rounded
+before they are added, while a phase is rounded once, as the plain convolution is.
 """
 
 import torch
@@ -25,7 +25,7 @@ def transform(weight: Tensor) -> Tensor:
 
     Returns:
         (3, 3, out, in) in float32: s, w₀ and w₂ along the height, and of each the same along the width.
-        (2, 2, out, 2, 2, in) in bfloat16: the 2×2 filters of every phase.
+        (2, 2, out, 2, 2, in) in half precision: the 2×2 filters of every phase.
     """
     taps = weight.detach().permute(0, 2, 3, 1)
     outputs, inputs = weight.shape[:2]
@@ -46,7 +46,7 @@ def convolve(x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
     """Return the convolution, padded by one, of a doubled map; not differentiable.
 
     Args:
-        x: (B, in, H, W), the map as it is, float32 or bfloat16, best in channels_last.
+        x: (B, in, H, W), the map as it is, float32, bfloat16 or float16, best in channels_last.
         filters: What `transform` makes, in the type of x.
         bias: (out,) in the type of x, or `None`.
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn import functional
 
-from diffloom_nets import Conv2d, Upsample, conv, doubling, product
+from diffloom_nets import Conv2d, Upsample, buffers, conv, doubling, product
 from diffloom_nets.blocks import ResBlock
 from diffloom_nets.taps import Taps
 
@@ -63,7 +63,7 @@ def test_phases_round_little_more_than_the_convolution(
     assert error < 3 * allowed  # of the variance: as much again for the sums of taps
 
 
-def test_only_differences_vanish_on_a_flat_map(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_four_outputs_cost_nine_products_of_which_eight_see_differences(monkeypatch: pytest.MonkeyPatch) -> None:
     met: list[Tensor] = []
     multiply = product.multiply
 
@@ -77,9 +77,9 @@ def test_only_differences_vanish_on_a_flat_map(monkeypatch: pytest.MonkeyPatch) 
     assert sum(bool(x[:, 1:-1, 1:-1].any()) for x in met) == 1
 
 
-def layer(inputs: int, outputs: int, **more: Any) -> Conv2d:
+def layer(inputs: int, outputs: int) -> Conv2d:
     torch.manual_seed(0)
-    return Conv2d(inputs, outputs, 3, padding=1, **more).eval()
+    return Conv2d(inputs, outputs, 3, padding=1).eval()
 
 
 @pytest.mark.parametrize("channels", [(8, 8), (96, 128)])
@@ -128,6 +128,18 @@ def test_autocast_doubles_in_its_type(dtype: torch.dtype, half: torch.dtype) -> 
     exact = plain(x, net.weight, net.bias)
     assert out.dtype == half
     assert (out - exact).abs().max() < 2e-2 * exact.abs().max()
+
+
+def test_buffers_do_not_heed_the_default_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(buffers, "_buffers", buffers._Buffers())
+    usual = torch.get_default_dtype()
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        full, half = buffers.buffer("full", 3, 5), buffers.buffer("half", 3, 5, dtype=torch.float16)
+    finally:
+        torch.set_default_dtype(usual)
+    assert (full.dtype, full.shape) == (torch.float32, (3, 5))
+    assert (half.dtype, half.shape) == (torch.float16, (3, 5))
 
 
 def test_upsampling_has_the_same_gradients_and_outputs_with_and_without_them() -> None:
