@@ -310,7 +310,16 @@ def test_killed_ten_times_ends_as_if_it_never_was(tmp_path: Path) -> None:
     assert len(logs[0].splitlines()) == 300
 
 
-def test_two_processes_train_as_one(tmp_path: Path) -> None:
+LAST_WORD = """\
+import atexit, os, pathlib, runpy
+from torch import distributed
+word = pathlib.Path("rank-" + os.environ["RANK"])
+atexit.register(lambda: word.write_text("in a group" if distributed.is_initialized() else "on its own"))
+runpy.run_module("diffloom", run_name="__main__", alter_sys=True)
+"""
+
+
+def test_two_processes_train_as_one_and_part(tmp_path: Path) -> None:
     (tmp_path / "killed.yaml").write_text(
         KILLED.replace("steps: 60", "steps: 3").replace("dropout: 0.1", "dropout: 0.0")
     )
@@ -323,11 +332,12 @@ def test_two_processes_train_as_one(tmp_path: Path) -> None:
         "torch.distributed.run",
         "--nproc_per_node=2",
         f"--master_port={port}",
-        "-m",
-        "diffloom",
+        "last_word.py",
     )
+    (tmp_path / "last_word.py").write_text(LAST_WORD)
     two = start(tmp_path, "two", *torchrun)
     assert two.wait(timeout=120) == 0, two.stderr and two.stderr.read().decode()
+    assert [(tmp_path / f"rank-{rank}").read_text() for rank in (0, 1)] == ["on its own"] * 2
     from safetensors.torch import load_file
 
     files = [sorted((tmp_path / out / "checkpoints").glob("*/weights.safetensors"))[-1] for out in ("one", "two")]

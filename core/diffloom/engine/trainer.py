@@ -4,6 +4,7 @@ So there is no generator state to save: data order, noise and drop-out are drawn
 run that goes on from its last checkpoint ends with the bits of an unbroken one, on the same machine.
 """
 
+import atexit
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from torch import Tensor, nn
+from torch import Tensor, distributed, nn
 
 from diffloom.checkpoint import Checkpoint
 from diffloom.conditioner import Batch
@@ -31,13 +32,22 @@ _MIXED = {torch.float32: "no", torch.bfloat16: "bf16", torch.float16: "fp16"}
 def accelerator(precision: torch.dtype, device: str) -> Accelerator:
     """Return an accelerator; one of another precision that this process had before is put away first.
 
-    Without a CUDA device it is told to take the CPU: only then does it join several processes through gloo.
+    Without a CUDA device it is told to take the CPU: only then does it join several processes through gloo. The group
+    of processes is left when this one ends, before its threads are torn down under it.
     """
     mixed = _MIXED[precision]
     on_cpu = device == "cpu" or not torch.cuda.is_available()
     if AcceleratorState._shared_state and AcceleratorState().mixed_precision != mixed:
         AcceleratorState._reset_state(True)
-    return Accelerator(mixed_precision=mixed, cpu=on_cpu, gradient_accumulation_steps=1)
+    made = Accelerator(mixed_precision=mixed, cpu=on_cpu, gradient_accumulation_steps=1)
+    atexit.unregister(_leave)
+    atexit.register(_leave)
+    return made
+
+
+def _leave() -> None:
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.destroy_process_group()
 
 
 class Trainer:
