@@ -6,6 +6,7 @@ from torch.nn import functional
 
 from diffloom.condition import Condition
 from diffloom_nets.blocks import GroupNorm
+from diffloom_nets.buffers import buffer
 from diffloom_nets.conv import Conv2d, xavier, zero
 from diffloom_nets.linear import Linear
 from diffloom_nets.prepared import arithmetic, on_cpu
@@ -13,6 +14,7 @@ from diffloom_nets.product import multiply
 
 _MOST_SCORES = 1 << 20  # of a thread, at a time
 _FEWEST_ROWS = 64
+_FAR = 2048  # tokens beyond which a head's keys and values are laid side by side first
 _LARGE = 1 << 18  # numbers of an item that attends alone, in memory that the last one has used
 
 
@@ -43,6 +45,8 @@ def _together(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None) 
     q, k, v = (_headed(x, heads) for x in (q, k, v))
     if mask is None and _in_blocks(q):
         return blockwise(q, k, v)
+    if k.shape[2] > _FAR and not torch.is_grad_enabled() and on_cpu(k, v):
+        k, v = (buffer(name, *x.shape, dtype=x.dtype).copy_(x) for name, x in (("keys", k), ("values", v)))
     counts = None if mask is None else mask[:, None, None, :]
     out = functional.scaled_dot_product_attention(q, k, v, attn_mask=counts)
     return out.transpose(1, 2).flatten(2).to(dtype)
@@ -55,7 +59,7 @@ def blockwise(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     faster than its kernel of the whole attention does.
 
     Args:
-        q: (B, heads, N, d), contiguous, as k and v.
+        q: (B, heads, N, d).
         k: (B, heads, M, d).
         v: (B, heads, M, d).
 
@@ -64,7 +68,7 @@ def blockwise(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """
     batch, heads, count, width = q.shape
     out = q.new_empty(batch, count, heads, width)
-    q, values = q * width**-0.5, v.transpose(2, 3).contiguous()
+    q, k, values = q.contiguous() * width**-0.5, k.contiguous(), v.transpose(2, 3).contiguous()
     rows = max(_FEWEST_ROWS, _MOST_SCORES * torch.get_num_threads() // k.shape[2])
     for item in range(batch):
         for head in range(heads):
@@ -87,12 +91,11 @@ def _in_blocks(q: Tensor) -> bool:
 
 
 def _headed(x: Tensor, heads: int) -> Tensor:
-    """Return tokens (B, N, C) as (B, heads, N, C / heads), on a CPU as it computes attention fastest."""
+    """Return tokens (B, N, C) as (B, heads, N, C / heads), in inference on a CPU in the type it computes in."""
     split = x.view(*x.shape[:2], heads, -1).transpose(1, 2)
-    if torch.is_grad_enabled() or not on_cpu(x, x):
+    if torch.is_grad_enabled() or torch.is_autocast_enabled("cpu") or not on_cpu(x, x):
         return split
-    free = not torch.is_autocast_enabled("cpu")
-    return split.to(arithmetic(x.dtype) if free else x.dtype).contiguous()
+    return split.to(arithmetic(x.dtype))
 
 
 def tokens_of(h: Tensor) -> Tensor:
@@ -143,10 +146,14 @@ class TokenAttention(nn.Module):
         self.proj = xavier(Linear(width, width))
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        """Return what the tokens (B, N, width) find, plus `plus` where it is given; both (B, N, width)."""
-        q, k, v = self.qkv(x).chunk(3, -1)
-        out: Tensor = self.proj(attend(q, k, v, self.heads), plus)
+        """Return the layer's output for tokens, plus `plus` where it is given; all (B, N, width)."""
+        out: Tensor = self.proj(self.find(self.qkv(x)), plus)
         return out
+
+    def find(self, asked: Tensor) -> Tensor:
+        """Return what tokens with [Q | K | V] (B, N, 3 · width) find before the last projection, (B, N, width)."""
+        q, k, v = asked.chunk(3, -1)
+        return attend(q, k, v, self.heads)
 
 
 class CrossAttention(nn.Module):

@@ -31,9 +31,11 @@ def transform(weight: Tensor) -> Tensor:
     outputs, inputs = weight.shape[:2]
     if weight.dtype == torch.float32:
         made = buffer("filters", 3, 3, outputs, inputs)
-        for row, line in enumerate(_terms(taps)):
-            for column, part in enumerate(_terms(line)):
-                made[row, column] = part
+        total = buffer("taps", outputs, 3, inputs)
+        for row, line in enumerate(_terms(taps, total)):
+            for column, part in enumerate(_terms(line, made[row, 0])):
+                if column:
+                    made[row, column] = part
     else:
         made = buffer("filters", 2, 2, outputs, 2, 2, inputs, dtype=weight.dtype)
         for row, line in enumerate(_pairs(taps)):
@@ -65,10 +67,10 @@ def convolve(x: Tensor, filters: Tensor, bias: Tensor | None) -> Tensor:
     return out.view(batch, 2 * height, 2 * width, -1).permute(0, 3, 1, 2)
 
 
-def _terms(taps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return s, w₀ and w₂ of taps (out, 3, …)."""
+def _terms(taps: Tensor, total: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return s, w₀ and w₂ of taps (out, 3, …), s in the given memory."""
     first, middle, last = taps.unbind(1)
-    return first + middle + last, first, last
+    return torch.add(first, middle, out=total).add_(last), first, last
 
 
 def _pairs(taps: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:

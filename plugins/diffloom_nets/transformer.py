@@ -3,6 +3,9 @@
 x ← x + SA(LN(x));  x ← x + CA(LN(x), context);  x ← x + FF(LN(x)),  FF(x) = W₂(a ⊙ gelu(b)), [a | b] = W₁ x
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -12,11 +15,13 @@ from diffloom_nets.attention import CrossAttention, TokenAttention, map_of, toke
 from diffloom_nets.blocks import GroupNorm
 from diffloom_nets.conv import xavier, zero
 from diffloom_nets.linear import Linear
+from diffloom_nets.prepared import on_cpu
 from diffloom_nets.product import multiply
 
 _EPS = 1e-6  # of the transformer's first normalisation, whatever the network's is
 _EXPANSION = 4
-_PIECE = 1024  # tokens at a time
+_PIECE = 512  # tokens of a batch at a time
+_FEWEST = 128  # tokens of an item at a time
 
 
 class FeedForward(nn.Module):
@@ -33,25 +38,15 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """Return the output for x (…, width), plus `plus` where it is given; both (…, width)."""
-        if self.expand.fuses(x) and (plus is None or plus.dtype == x.dtype):
-            return self._in_pieces(x, plus)
-        value, gate = self.expand(x).chunk(2, -1)
-        out: Tensor = self.contract(value * functional.gelu(gate), plus)
+        if self.expand.fuses(x):
+            values, gates = self.expand.weight.chunk(2)
+            value_bias, gate_bias = self.expand.bias.chunk(2)
+            gated = multiply(x, values, value_bias, times=multiply(x, gates, gate_bias, gelu=True))
+        else:
+            value, gate = self.expand(x).chunk(2, -1)
+            gated = value * functional.gelu(gate)
+        out: Tensor = self.contract(gated, plus)
         return out
-
-    def _in_pieces(self, x: Tensor, plus: Tensor | None) -> Tensor:
-        """Return the output, some tokens after others, so that what lies between the layers stays in the cache."""
-        tokens, added = x.flatten(0, -2), None if plus is None else plus.flatten(0, -2)
-        values, gates = self.expand.weight.chunk(2)
-        value_bias, gate_bias = self.expand.bias.chunk(2)
-        made = []
-        for start in range(0, len(tokens), _PIECE):
-            part = slice(start, start + _PIECE)
-            gate = multiply(tokens[part], gates, gate_bias, gelu=True)
-            gated = multiply(tokens[part], values, value_bias, times=gate)
-            summand = None if added is None else added[part]
-            made.append(multiply(gated, self.contract.weight, self.contract.bias, plus=summand))
-        return torch.cat(made).view(x.shape)
 
 
 class TransformerBlock(nn.Module):
@@ -75,7 +70,17 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, told: Condition) -> Tensor:
         """Return tokens (B, N, width) for tokens of B items, or of fewer that branches share, and for what is told."""
-        x = told.spread(self.attend(self.norm1(x), x))
+        found = self.attend.find(_in_parts(self._asked, x))
+        return _in_parts(partial(self._answered, told=told), x, found)
+
+    def _asked(self, x: Tensor) -> Tensor:
+        """Return Q, K and V of some tokens."""
+        asked: Tensor = self.attend.qkv(self.norm1(x))
+        return asked
+
+    def _answered(self, x: Tensor, found: Tensor, told: Condition) -> Tensor:
+        """Return the block's output for some tokens and what they found."""
+        x = told.spread(self.attend.proj(found, x))
         x = self.cross(self.norm2(x), told, x)
         out: Tensor = self.feed(self.norm3(x), x)
         return out
@@ -110,3 +115,22 @@ class SpatialTransformer(nn.Module):
         for block in self.blocks:
             x = block(x, told)
         return map_of(self.leave(x, told.spread(tokens_of(h))), *h.shape[2:])
+
+
+def _in_parts(function: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
+    """Return a function of tokens (B, N, …) that treats each for itself, in which N stays.
+
+    Inference on a CPU takes some tokens after others, so that what lies between them stays in the cache.
+    """
+    x = tokens[0]
+    batch, count = x.shape[:2]
+    step = max(_FEWEST, _PIECE // batch)
+    if step >= count or torch.is_grad_enabled() or not on_cpu(x, x):
+        return function(*tokens)
+    parts = [slice(first, first + step) for first in range(0, count, step)]
+    made = function(*(x[:, parts[0]] for x in tokens))
+    out = made.new_empty(len(made), count, *made.shape[2:])
+    out[:, parts[0]] = made
+    for part in parts[1:]:
+        out[:, part] = function(*(x[:, part] for x in tokens))
+    return out
