@@ -5,6 +5,7 @@ x ← x + SA(LN(x));  x ← x + CA(LN(x), context);  x ← x + FF(LN(x)),  FF(x)
 
 from collections.abc import Callable
 from functools import partial
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional
 from diffloom.condition import Condition
 from diffloom_nets.attention import CrossAttention, TokenAttention, map_of, tokens_of
 from diffloom_nets.blocks import GroupNorm
+from diffloom_nets.buffers import buffer
 from diffloom_nets.conv import xavier, zero
 from diffloom_nets.linear import Linear
 from diffloom_nets.prepared import on_cpu
@@ -20,8 +22,9 @@ from diffloom_nets.product import multiply
 
 _EPS = 1e-6  # of the transformer's first normalisation, whatever the network's is
 _EXPANSION = 4
-_PIECE = 512  # tokens of a batch at a time
+_PIECE = 1024  # tokens of a batch at a time: fewer would rearrange the weights of the products too often
 _FEWEST = 128  # tokens of an item at a time
+_MOST_KEPT = 1 << 24  # numbers in a buffer
 
 
 class FeedForward(nn.Module):
@@ -70,7 +73,7 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, told: Condition) -> Tensor:
         """Return tokens (B, N, width) for tokens of B items, or of fewer that branches share, and for what is told."""
-        found = self.attend.find(_in_parts(self._asked, x))
+        found = self.attend.find(_in_parts(self._asked, x, into="asked"))
         return _in_parts(partial(self._answered, told=told), x, found)
 
     def _asked(self, x: Tensor) -> Tensor:
@@ -117,10 +120,11 @@ class SpatialTransformer(nn.Module):
         return map_of(self.leave(x, told.spread(tokens_of(h))), *h.shape[2:])
 
 
-def _in_parts(function: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
-    """Return a function of tokens (B, N, …) that treats each for itself, in which N stays.
+def _in_parts(function: Callable[..., Tensor], *tokens: Tensor, into: str | None = None) -> Tensor:
+    """Return a function of tokens (B, N, …) that treats each for itself and keeps N.
 
-    Inference on a CPU takes some tokens after others, so that what lies between them stays in the cache.
+    Inference on a CPU takes some tokens after others, so that what lies between them stays in the cache. What is used
+    up before the next call goes into a buffer of that purpose.
     """
     x = tokens[0]
     batch, count = x.shape[:2]
@@ -129,7 +133,9 @@ def _in_parts(function: Callable[..., Tensor], *tokens: Tensor) -> Tensor:
         return function(*tokens)
     parts = [slice(first, first + step) for first in range(0, count, step)]
     made = function(*(x[:, parts[0]] for x in tokens))
-    out = made.new_empty(len(made), count, *made.shape[2:])
+    shape = len(made), count, *made.shape[2:]
+    keeps = into is not None and prod(shape) <= _MOST_KEPT
+    out = buffer(into, *shape, dtype=made.dtype) if into is not None and keeps else made.new_empty(shape)
     out[:, parts[0]] = made
     for part in parts[1:]:
         out[:, part] = function(*(x[:, part] for x in tokens))

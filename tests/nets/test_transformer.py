@@ -114,13 +114,44 @@ def test_the_linear_layer_is_torch_s(bias: bool, added: bool) -> None:
 
 
 @pytest.mark.parametrize("added", [True, False])
-def test_feeding_tokens_forward_in_pieces_is_doing_it_at_once(monkeypatch: pytest.MonkeyPatch, added: bool) -> None:
+def test_feeding_tokens_forward_in_inference_is_doing_it_in_training(added: bool) -> None:
     layer, x, plus = scramble(FeedForward(6)), torch.randn(2, 9, 6), torch.randn(2, 9, 6) if added else None
     expected = layer(x, plus)
+    with torch.inference_mode():
+        assert torch.allclose(layer(x, plus), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("most_kept", [0, 1 << 24])
+@pytest.mark.parametrize("items", [1, 2])
+def test_a_block_in_parts_is_the_block_at_once(monkeypatch: pytest.MonkeyPatch, items: int, most_kept: int) -> None:
+    block = scramble(TransformerBlock(8, 5, heads=2))
+    mask = torch.tensor([[True, True, False], [True, False, True]])
+    x, told = torch.randn(items, 9, 8), Condition(context=torch.randn(2, 3, 5), context_mask=mask)
+    expected = block(x, told)
+    assert expected.shape == (2, 9, 8)  # branches share the tokens where there is one item
+    monkeypatch.setattr("diffloom_nets.transformer._MOST_KEPT", most_kept)
+    monkeypatch.setattr("diffloom_nets.transformer._FEWEST", 1)
     for piece in (1, 4, 18, 1024):
         monkeypatch.setattr("diffloom_nets.transformer._PIECE", piece)
         with torch.inference_mode():
-            assert torch.allclose(layer(x, plus), expected, atol=1e-5)
+            first, second = block(x, told), block(2 * x, told)
+            assert torch.allclose(first, expected, atol=1e-5)
+        assert torch.allclose(second, block(2 * x, told), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_keys_and_values_of_many_tokens_are_those_of_every_head(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    monkeypatch.setattr("diffloom_nets.attention._FAR", 4)
+    q, (k, v) = torch.randn(2, 3, 8), torch.randn(2, 2, 7, 8)
+    mask = torch.rand(2, 7) < 0.7
+    mask[:, 0] = True
+    with torch.inference_mode():
+        found = attend(q.to(dtype), k.to(dtype), v.to(dtype), 2, mask)
+    expected = plainly(q, k, v, 2, mask)
+    assert found.dtype == dtype
+    assert (found.double() - expected).norm() < (1e-5 if dtype == torch.float32 else 0.02) * expected.norm()
 
 
 @given(st.integers(1, 2), st.integers(1, 3), st.integers(1, 150), st.integers(1, 9))
