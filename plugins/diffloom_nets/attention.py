@@ -145,9 +145,9 @@ class TokenAttention(nn.Module):
         self.qkv = xavier(Linear(width, 3 * width, bias=False))
         self.proj = xavier(Linear(width, width))
 
-    def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        """Return the layer's output for tokens, plus `plus` where it is given; all (B, N, width)."""
-        out: Tensor = self.proj(self.find(self.qkv(x)), plus)
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the layer's output for tokens, both (B, N, width)."""
+        out: Tensor = self.proj(self.find(self.qkv(x)))
         return out
 
     def find(self, asked: Tensor) -> Tensor:

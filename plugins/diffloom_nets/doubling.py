@@ -33,9 +33,7 @@ def transform(weight: Tensor) -> Tensor:
         made = buffer("filters", 3, 3, outputs, inputs)
         total = buffer("taps", outputs, 3, inputs)
         for row, line in enumerate(_terms(taps, total)):
-            for column, part in enumerate(_terms(line, made[row, 0])):
-                if column:
-                    made[row, column] = part
+            _, made[row, 1], made[row, 2] = _terms(line, made[row, 0])
     else:
         made = buffer("filters", 2, 2, outputs, 2, 2, inputs, dtype=weight.dtype)
         for row, line in enumerate(_pairs(taps)):

@@ -124,18 +124,17 @@ def _in_parts(function: Callable[..., Tensor], *tokens: Tensor, into: str | None
     """Return a function of tokens (B, N, …) that treats each for itself and keeps N.
 
     Inference on a CPU takes some tokens after others, so that what lies between them stays in the cache. What is used
-    up before the next call goes into a buffer of that purpose.
+    up before the next call goes into a buffer of that purpose, unless it is large.
     """
-    x = tokens[0]
-    batch, count = x.shape[:2]
+    batch, count = tokens[0].shape[:2]
     step = max(_FEWEST, _PIECE // batch)
-    if step >= count or torch.is_grad_enabled() or not on_cpu(x, x):
+    if step >= count or torch.is_grad_enabled() or not on_cpu(tokens[0], tokens[0]):
         return function(*tokens)
     parts = [slice(first, first + step) for first in range(0, count, step)]
     made = function(*(x[:, parts[0]] for x in tokens))
     shape = len(made), count, *made.shape[2:]
-    keeps = into is not None and prod(shape) <= _MOST_KEPT
-    out = buffer(into, *shape, dtype=made.dtype) if into is not None and keeps else made.new_empty(shape)
+    kept = None if prod(shape) > _MOST_KEPT else into
+    out = made.new_empty(shape) if kept is None else buffer(kept, *shape, dtype=made.dtype)
     out[:, parts[0]] = made
     for part in parts[1:]:
         out[:, part] = function(*(x[:, part] for x in tokens))

@@ -46,6 +46,7 @@ def accelerator(precision: torch.dtype, device: str) -> Accelerator:
 
 
 def _leave() -> None:
+    """Leave the group of processes, if this one is in any."""
     if distributed.is_available() and distributed.is_initialized():
         distributed.destroy_process_group()
 
