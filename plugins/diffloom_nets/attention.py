@@ -46,7 +46,7 @@ def _together(q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None) 
     if mask is None and _in_blocks(q):
         return blockwise(q, k, v)
     if k.shape[2] > _FAR and not torch.is_grad_enabled() and on_cpu(k, v):
-        k, v = (buffer(name, *x.shape, dtype=x.dtype).copy_(x) for name, x in (("keys", k), ("values", v)))
+        k, v = (buffer(name, *x.shape, dtype=x.dtype).copy_(x) for name, x in (("tiles", k), ("data", v)))
     counts = None if mask is None else mask[:, None, None, :]
     out = functional.scaled_dot_product_attention(q, k, v, attn_mask=counts)
     return out.transpose(1, 2).flatten(2).to(dtype)

@@ -1,4 +1,8 @@
-"""Memory that inference on a CPU uses again: fresh pages would cost as much as many a product."""
+"""Memory that inference on a CPU uses again: fresh pages would cost as much as many a product.
+
+What a layer puts there it has used up before it returns, so that all layers share few buffers: attention lays its
+tokens where convolutions lay their filters and tiles.
+"""
 
 import threading
 from math import prod

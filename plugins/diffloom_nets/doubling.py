@@ -31,7 +31,7 @@ def transform(weight: Tensor) -> Tensor:
     outputs, inputs = weight.shape[:2]
     if weight.dtype == torch.float32:
         made = buffer("filters", 3, 3, outputs, inputs)
-        total = buffer("taps", outputs, 3, inputs)
+        total = buffer("tiles", outputs, 3, inputs)
         for row, line in enumerate(_terms(taps, total)):
             _, made[row, 1], made[row, 2] = _terms(line, made[row, 0])
     else:

@@ -73,7 +73,7 @@ class TransformerBlock(nn.Module):
 
     def forward(self, x: Tensor, told: Condition) -> Tensor:
         """Return tokens (B, N, width) for tokens of B items, or of fewer that branches share, and for what is told."""
-        found = self.attend.find(_in_parts(self._asked, x, into="asked"))
+        found = self.attend.find(_in_parts(self._asked, x, into="filters"))
         return _in_parts(partial(self._answered, told=told), x, found)
 
     def _asked(self, x: Tensor) -> Tensor:

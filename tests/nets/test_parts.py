@@ -58,7 +58,7 @@ def test_the_identity_returns_what_it_is_given() -> None:
 
 
 def test_a_first_normalisation_of_data_learns_in_channels_last() -> None:
-    """Only its weights want gradients there, for which torch 2.13 has a kernel that crashes, in float64 as in float32."""
+    """Only its weights want gradients there, for which torch 2.13 has a kernel that crashes, whatever the type."""
     x = torch.randn(2, 8, 4, 4, dtype=torch.float64)
     gradients = []
     for layout in (torch.contiguous_format, torch.channels_last):

@@ -131,6 +131,7 @@ def test_a_block_in_parts_is_the_block_at_once(monkeypatch: pytest.MonkeyPatch, 
     assert expected.shape == (2, 9, 8)  # branches share the tokens where there is one item
     monkeypatch.setattr("diffloom_nets.transformer._MOST_KEPT", most_kept)
     monkeypatch.setattr("diffloom_nets.transformer._FEWEST", 1)
+    monkeypatch.setattr("diffloom_nets.attention._FAR", 4)
     for piece in (1, 4, 18, 1024):
         monkeypatch.setattr("diffloom_nets.transformer._PIECE", piece)
         with torch.inference_mode():
