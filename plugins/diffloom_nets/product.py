@@ -12,6 +12,7 @@ from torch.nn import functional
 Pair = tuple[int, int]
 
 _FEW_PIXELS = 96  # for which the smaller factor, which oneDNN rearranges, is the windows and not the weights
+_STEPS = [0, 0], [1, 1], [1, 1]  # padding, stride and dilation of a convolution with windows of one pixel
 
 
 def multiply(
@@ -68,6 +69,30 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair, stri
         out = multiply(filters, windows.flatten(0, 2), None).T.contiguous().view(*windows.shape[:3], -1)
         out = out if bias is None else out.add_(bias)
     return out.permute(0, 3, 1, 2)
+
+
+def pack(weight: Tensor, rows: int) -> Tensor:
+    """Return weights (groups, outputs, inputs) as `grouped` multiplies so many rows with them fastest."""
+    groups, outputs, inputs = weight.shape
+    taps, shape = weight.reshape(groups * outputs, inputs, 1, 1), (1, groups * inputs, rows, 1)
+    packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(taps, *_STEPS, groups, shape)
+    return packed
+
+
+def grouped(x: Tensor, packed: Tensor, groups: int) -> Tensor:
+    """Return x_g W_gᵀ for every group g, as a grouped convolution with windows of one pixel; not differentiable.
+
+    Args:
+        x: (rows, groups, inputs), float32, contiguous.
+        packed: Weights (groups, outputs, inputs) from `pack`.
+        groups: How many.
+
+    Returns:
+        (rows, groups, outputs), contiguous.
+    """
+    pixels = x.view(1, len(x), 1, -1).permute(0, 3, 1, 2)
+    out: Tensor = torch.ops.mkldnn._convolution_pointwise(pixels, packed, None, *_STEPS, groups, "none", [], "")
+    return out.permute(0, 2, 3, 1).view(len(x), groups, -1)
 
 
 def _windows(x: Tensor, size: Pair, padding: Pair, stride: Pair) -> Tensor:

@@ -18,10 +18,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from diffloom_nets import product
 from diffloom_nets.buffers import buffer
 
 _PIECE = 128  # tiles at a time: the buffers stay in the cache
 _MOST_FILTERS = 1 << 24  # numbers in a buffer of filters that are not kept
+_MANY_OUTPUTS = 512  # for which packing the tiles pays
 
 
 class Tiling:
@@ -91,7 +93,8 @@ def products(x: Tensor, filters: Tensor, bias: Tensor | None, *, silu: bool = Fa
 
 def transient(x: Tensor, weight: Tensor, bias: Tensor | None, *, silu: bool = False, tiling: Tiling = FOUR) -> Tensor:
     """Return what `products` does, for a weight (out, in, 3, 3) whose filters are made part by part, and not kept."""
-    return _products(x, weight.shape[0], lambda: _parts(weight, tiling), bias, silu, tiling)
+    outputs = weight.shape[0]
+    return _products(x, outputs, lambda: _parts(weight, tiling), bias, silu, tiling, packs=outputs >= _MANY_OUTPUTS)
 
 
 def _products(
@@ -101,8 +104,14 @@ def _products(
     bias: Tensor | None,
     silu: bool,
     tiling: Tiling,
+    *,
+    packs: bool = False,
 ) -> Tensor:
-    """Return the convolution with filters that come in parts, each with the outputs that are its."""
+    """Return the convolution with filters that come in parts, each with the outputs that are its.
+
+    Where it packs, the tiles take the part of weights, which are rearranged, and the filters that of tokens, which are
+    multiplied as they lie.
+    """
     batch, _, height, width = x.shape
     n, down, across = tiling.side, tiling.tiles(height), tiling.tiles(width)
     out = x.new_empty(batch, down, n, across, n, channels)
@@ -111,8 +120,11 @@ def _products(
         for items, rows in bands:
             if data is None or len(bands) > 1:
                 data = _data(_framed(x[items], tiling, silu, rows), tiling)
+                if packs:
+                    data = product.pack(buffer("tiles", *data.shape).copy_(data), rows=filters.shape[2])
             target = out[items, rows][..., part]
-            maps = _maps(data, filters, tiling).view(n, n, target.shape[0], -1, across, target.shape[-1])
+            maps = (_maps_of_packed if packs else _maps)(data, filters, tiling)
+            maps = maps.view(n, n, target.shape[0], -1, across, target.shape[-1])
             maps = maps.permute(2, 3, 0, 4, 1, 5)
             if bias is None:
                 target.copy_(maps)
@@ -123,17 +135,26 @@ def _products(
 
 
 def _maps(data: Tensor, filters: Tensor, tiling: Tiling) -> Tensor:
-    """Return Aᵀ [filters ⊙ data] A, (n², tiles · out), in a buffer; frame and tiles are no longer needed then."""
+    """Return Aᵀ [filters ⊙ data] A, (n², tiles, out), in a buffer; frame and tiles are no longer needed then."""
     shape = *data.shape[:2], filters.shape[2]
-    sums = torch.bmm(data, filters, out=buffer("tiles", *shape))
-    return torch.mm(tiling.output, sums.flatten(1), out=buffer("frame", tiling.side**2, shape[1] * shape[2]))
+    sums = torch.bmm(data, filters, out=buffer("tiles", *shape)).flatten(1)
+    maps = torch.mm(tiling.output, sums, out=buffer("frame", tiling.side**2, sums.shape[1]))
+    return maps.view(-1, *shape[1:])
+
+
+def _maps_of_packed(data: Tensor, filters: Tensor, tiling: Tiling) -> Tensor:
+    """Return what `_maps` does, for data that `product.pack` made and for filters that `_parts` made."""
+    sums = product.grouped(filters.permute(2, 0, 1), data, groups=tiling.window**2)
+    maps = torch.matmul(tiling.output, sums, out=buffer("frame", len(sums), tiling.side**2, sums.shape[2]))
+    return maps.permute(1, 2, 0)
 
 
 def _parts(weight: Tensor, tiling: Tiling) -> Iterator[tuple[slice, Tensor]]:
     """Yield some outputs after others with their filters, (window², in, some), in a buffer."""
     outputs, inputs = weight.shape[:2]
     taps = weight.detach().permute(0, 2, 3, 1).flatten(1, 2)
-    step = max(1, _MOST_FILTERS // (tiling.window**2 * inputs))
+    count = -(-outputs * tiling.window**2 * inputs // _MOST_FILTERS)
+    step = -(-outputs // count)  # parts are alike, so that what is packed for one fits all
     for first in range(0, outputs, step):
         part = slice(first, min(first + step, outputs))
         filters = buffer("filters", part.stop - first, tiling.window**2, inputs)

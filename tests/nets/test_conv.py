@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from diffloom_nets import Conv2d, winograd
+from diffloom_nets import Conv2d, product, winograd
 from diffloom_nets.prepared import arithmetic
 
 SHAPES = [  # in, out, kernel, stride, padding, height, width
@@ -105,17 +105,49 @@ def test_large_weights_multiply_in_float32_where_bfloat16_is_emulated(shape: tup
 
 
 @pytest.mark.parametrize("tiling", [winograd.TWO, winograd.FOUR])
-def test_winograd_in_parts_is_the_convolution(tiling: winograd.Tiling, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("packs", [False, True])
+def test_winograd_in_parts_is_the_convolution(
+    tiling: winograd.Tiling, packs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     torch.manual_seed(0)
+    monkeypatch.setattr(winograd, "_MANY_OUTPUTS", 1 if packs else 14)
     x, weight, bias = torch.randn(2, 8, 11, 14), torch.randn(13, 8, 3, 3), torch.randn(13)
     expected = functional.conv2d(x.double(), weight.double(), bias.double(), padding=1)
-    for most in (1, 36 * 8 * 5, 1 << 24):
+    for most, piece in ((1, 128), (36 * 8 * 5, 5), (1 << 24, 1)):
         monkeypatch.setattr(winograd, "_MOST_FILTERS", most)
+        monkeypatch.setattr(winograd, "_PIECE", piece)
         for given in (bias, None):
             out = winograd.transient(x, weight, given, tiling=tiling)
             wanted = expected if given is not None else expected - bias[:, None, None]
             assert torch.allclose(out.double(), wanted, atol=1e-4)
             assert out.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize(("rows", "groups", "outputs", "inputs"), [(1, 1, 1, 1), (7, 3, 5, 11), (130, 4, 64, 48)])
+def test_groups_multiply_each_for_itself(rows: int, groups: int, outputs: int, inputs: int) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(rows, groups, inputs), torch.randn(groups, outputs, inputs)
+    expected = torch.einsum("rgi,goi->rgo", x.double(), weight.double())
+    for packed_for in (1, rows):  # for another number of rows the layout may not be the fastest
+        found = product.grouped(x, product.pack(weight, packed_for), groups)
+        assert torch.allclose(found.double(), expected, atol=1e-5)
+        assert found.is_contiguous()
+
+
+def test_packed_tiles_meet_filters_where_outputs_are_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    met: list[tuple[int, int]] = []
+    grouped = product.grouped
+
+    def counted(x: Tensor, packed: Tensor, groups: int) -> Tensor:
+        met.append((len(x), groups))
+        return grouped(x, packed, groups)
+
+    monkeypatch.setattr(product, "grouped", counted)
+    for outputs in (640, 320):
+        conv = layer(960, outputs, 3, 1, 1)
+        with torch.inference_mode():
+            conv(torch.randn(1, 960, 32, 32))
+    assert met == [(320, 36), (320, 36)]  # 640 outputs in two parts; 320 are not enough
 
 
 @pytest.mark.parametrize(("tiling", "products"), [(winograd.TWO, 16), (winograd.FOUR, 36)])
