@@ -23,7 +23,7 @@ from diffloom_nets.buffers import buffer
 
 _PIECE = 128  # tiles at a time: the buffers stay in the cache
 _MOST_FILTERS = 1 << 24  # numbers in a buffer of filters that are not kept
-_MANY_OUTPUTS = 512  # for which packing the tiles pays
+_MANY_OUTPUTS = 512  # that repay packing the tiles
 
 
 class Tiling:
