@@ -1,8 +1,8 @@
 """Products of tokens with weights as they lie in memory, and what comes after them: oneDNN's, for inference on a CPU.
 
-Nothing of the weights is rearranged or kept twice. A bias, a gelu, a factor or a summand is applied while the product
-is still in the cache. A convolution is one such product, with the window of every output pixel as a token; that is how
-many weights meet few pixels fastest.
+A layer's weights are neither rearranged nor kept twice; `pack` is for the smaller factor of many products. A bias, a
+gelu, a factor or a summand is applied while the product is still in the cache. A convolution is one such product, with
+the window of every output pixel as a token; that is how many weights meet few pixels fastest.
 """
 
 import torch
@@ -12,7 +12,7 @@ from torch.nn import functional
 Pair = tuple[int, int]
 
 _FEW_PIXELS = 96  # for which the smaller factor, which oneDNN rearranges, is the windows and not the weights
-_STEPS = [0, 0], [1, 1], [1, 1]  # padding, stride and dilation of a convolution with windows of one pixel
+_ONE_PIXEL = [0, 0], [1, 1], [1, 1]  # padding, stride and dilation of a convolution with windows of one pixel
 
 
 def multiply(
@@ -72,10 +72,13 @@ def convolve(x: Tensor, weight: Tensor, bias: Tensor | None, padding: Pair, stri
 
 
 def pack(weight: Tensor, rows: int) -> Tensor:
-    """Return weights (groups, outputs, inputs) as `grouped` multiplies so many rows with them fastest."""
+    """Return weights (groups, outputs, inputs), float32, as `grouped` multiplies so many rows with them fastest.
+
+    The layout is oneDNN's own and only `grouped` reads it; other numbers of rows are multiplied too, perhaps slower.
+    """
     groups, outputs, inputs = weight.shape
     taps, shape = weight.reshape(groups * outputs, inputs, 1, 1), (1, groups * inputs, rows, 1)
-    packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(taps, *_STEPS, groups, shape)
+    packed: Tensor = torch.ops.mkldnn._reorder_convolution_weight(taps, *_ONE_PIXEL, groups, shape)
     return packed
 
 
@@ -91,7 +94,7 @@ def grouped(x: Tensor, packed: Tensor, groups: int) -> Tensor:
         (rows, groups, outputs), contiguous.
     """
     pixels = x.view(1, len(x), 1, -1).permute(0, 3, 1, 2)
-    out: Tensor = torch.ops.mkldnn._convolution_pointwise(pixels, packed, None, *_STEPS, groups, "none", [], "")
+    out: Tensor = torch.ops.mkldnn._convolution_pointwise(pixels, packed, None, *_ONE_PIXEL, groups, "none", [], "")
     return out.permute(0, 2, 3, 1).view(len(x), groups, -1)
 
 
