@@ -4,9 +4,10 @@ Every block keeps feature maps in `channels_last` and never waits for the device
 branch is zero, so a network starts without them.
 """
 
-from diffloom_nets.attention import CrossAttention, SelfAttention, TokenAttention, attend
+from diffloom_nets.attention import SelfAttention, TokenAttention, attend
 from diffloom_nets.blocks import GroupNorm, ResBlock, group_count
 from diffloom_nets.conv import Conv2d, xavier, zero
+from diffloom_nets.cross_attention import CrossAttention
 from diffloom_nets.embedding import Convention, TimeEmbedding, TimeProjection, sinusoidal
 from diffloom_nets.linear import Linear
 from diffloom_nets.resample import Downsample, Padding, Resample, Upsample

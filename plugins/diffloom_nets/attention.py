@@ -1,10 +1,9 @@
-"""Attention: softmax(QKᵀ/√d) V, with several heads, of tokens to themselves or to a context."""
+"""Attention: softmax(QKᵀ/√d) V, with several heads; of tokens and of the pixels of a map to themselves."""
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from diffloom.condition import Condition
 from diffloom_nets.blocks import GroupNorm
 from diffloom_nets.buffers import buffer
 from diffloom_nets.conv import Conv2d, xavier, zero
@@ -120,7 +119,7 @@ class SelfAttention(nn.Module):
 
     def __init__(self, channels: int, *, heads: int = 1, groups: int = 32, eps: float = 1e-6) -> None:
         super().__init__()
-        self.heads = _shared(heads, channels)
+        self.heads = head_count(heads, channels)
         self.norm = GroupNorm(channels, groups=groups, eps=eps)
         self.qkv = xavier(Conv2d(channels, 3 * channels, 1))
         self.proj = zero(Conv2d(channels, channels, 1))
@@ -141,7 +140,7 @@ class TokenAttention(nn.Module):
 
     def __init__(self, width: int, *, heads: int) -> None:
         super().__init__()
-        self.heads = _shared(heads, width)
+        self.heads = head_count(heads, width)
         self.qkv = xavier(Linear(width, 3 * width, bias=False))
         self.proj = xavier(Linear(width, width))
 
@@ -156,55 +155,8 @@ class TokenAttention(nn.Module):
         return attend(q, k, v, self.heads)
 
 
-class CrossAttention(nn.Module):
-    """proj(attention) of tokens to a context: Q from the tokens, K and V from the context, without biases.
-
-    Args:
-        width: Of the tokens.
-        context: Width of the context's tokens.
-        heads: How many heads share the width; must divide it.
-        name: Under which a condition keeps what was projected of its context for this layer.
-    """
-
-    def __init__(self, width: int, context: int, *, heads: int, name: str = "cross") -> None:
-        super().__init__()
-        self.name = name
-        self.heads = _shared(heads, width)
-        self.q = xavier(Linear(width, width, bias=False))
-        self.kv = xavier(Linear(context, 2 * width, bias=False))
-        self.proj = xavier(Linear(width, width))
-
-    def project(self, context: Tensor) -> Tensor:
-        """Return [K | V] of a context (B, M, context), (B, M, 2 · width)."""
-        projected: Tensor = self.kv(context.to(self.kv.weight.dtype))
-        return projected
-
-    def forward(self, x: Tensor, told: Condition, plus: Tensor | None = None) -> Tensor:
-        """Return what the tokens find.
-
-        Args:
-            x: (B, N, width).
-            told: With a context (B, M, context); what was projected of it before is used.
-            plus: What to add, (B, N, width).
-
-        Returns:
-            (B, N, width).
-
-        Raises:
-            ValueError: There is no context.
-        """
-        pair = told.projected.get(self.name)
-        if pair is None:
-            if told.context is None:
-                raise ValueError("there is no context to look at")
-            pair = self.project(told.context)
-        q = self.q(x)
-        k, v = pair.to(q.dtype).chunk(2, -1)
-        out: Tensor = self.proj(attend(q, k, v, self.heads, told.context_mask), plus)
-        return out
-
-
-def _shared(heads: int, width: int) -> int:
+def head_count(heads: int, width: int) -> int:
+    """Return how many heads there are, if they can share the width; else raise a `ValueError`."""
     if width % heads:
         raise ValueError(f"{heads} heads cannot share {width} channels")
     return heads

@@ -9,10 +9,9 @@ from diffloom_nets.product import multiply
 
 
 class Linear(nn.Linear):
-    """A linear layer to whose output something can be added.
+    """A linear layer to whose output something can be added; see `linear`.
 
-    Parameters, state and outputs (up to rounding) are those of `torch.nn.Linear`. Inference on a CPU multiplies with
-    oneDNN, which adds in passing; where the CPU would only emulate bfloat16, it multiplies in float32.
+    Parameters, state and outputs (up to rounding) are those of `torch.nn.Linear`.
 
     Args:
         inputs: Width of the input.
@@ -25,27 +24,46 @@ class Linear(nn.Linear):
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """Return the product for x (…, inputs), plus `plus` where it is given; both (…, outputs)."""
-        if torch.is_grad_enabled() or not on_cpu(x, self.weight):
-            return _added(super().forward(x), plus)
-        if self.fuses(x) and (plus is None or plus.dtype == x.dtype):
-            return multiply(x, self.weight, self.bias, plus=plus)
-        dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
-        compute = arithmetic(dtype)
-        if compute == dtype:
-            return _added(super().forward(x), plus)
-        bias = None if self.bias is None else self.bias.to(compute)
-        with torch.autocast("cpu", enabled=False):
-            return _added(functional.linear(x.to(compute), self.weight.to(compute), bias).to(dtype), plus)
+        return linear(x, self.weight, self.bias, plus)
 
-    def fuses(self, x: Tensor) -> bool:
-        """Whether inference multiplies x with the weights as they are by `product.multiply`."""
-        return (
-            not torch.is_grad_enabled()
-            and on_cpu(x, self.weight)
-            and not torch.is_autocast_enabled("cpu")
-            and x.dtype == self.weight.dtype == arithmetic(x.dtype)
-            and self.weight.is_contiguous()
-        )
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None, plus: Tensor | None = None) -> Tensor:
+    """Return x Wᵀ + b + plus.
+
+    Inference on a CPU multiplies with oneDNN, which adds in passing; where the CPU would only emulate bfloat16, it
+    multiplies in float32.
+
+    Args:
+        x: (…, inputs).
+        weight: (outputs, inputs).
+        bias: (outputs,), or `None`.
+        plus: (…, outputs), or `None`.
+
+    Returns:
+        (…, outputs).
+    """
+    if torch.is_grad_enabled() or not on_cpu(x, weight):
+        return _added(functional.linear(x, weight, bias), plus)
+    if fuses(x, weight) and (plus is None or plus.dtype == x.dtype):
+        return multiply(x, weight, bias, plus=plus)
+    dtype = torch.get_autocast_dtype("cpu") if torch.is_autocast_enabled("cpu") else x.dtype
+    compute = arithmetic(dtype)
+    if compute == dtype:
+        return _added(functional.linear(x, weight, bias), plus)
+    bias = None if bias is None else bias.to(compute)
+    with torch.autocast("cpu", enabled=False):
+        return _added(functional.linear(x.to(compute), weight.to(compute), bias).to(dtype), plus)
+
+
+def fuses(x: Tensor, weight: Tensor) -> bool:
+    """Whether inference multiplies x (…, inputs) with the weights as they are by `product.multiply`."""
+    return (
+        not torch.is_grad_enabled()
+        and on_cpu(x, weight)
+        and not torch.is_autocast_enabled("cpu")
+        and x.dtype == weight.dtype == arithmetic(x.dtype)
+        and (weight.is_contiguous() or weight.T.is_contiguous())
+    )
 
 
 def _added(x: Tensor, plus: Tensor | None) -> Tensor:

@@ -28,7 +28,7 @@ def multiply(
 
     Args:
         x: (…, inputs), float32 or bfloat16, contiguous.
-        weight: (outputs, inputs), contiguous, of the type of x.
+        weight: (outputs, inputs), it or its transpose contiguous, of the type of x.
         bias: (outputs,), or `None`.
         gelu: Whether to apply the exact gelu.
         times: A factor (…, outputs); alone.

@@ -12,11 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from diffloom.condition import Condition
-from diffloom_nets.attention import CrossAttention, TokenAttention, map_of, tokens_of
+from diffloom_nets.attention import TokenAttention, map_of, tokens_of
 from diffloom_nets.blocks import GroupNorm
 from diffloom_nets.buffers import buffer
 from diffloom_nets.conv import xavier, zero
-from diffloom_nets.linear import Linear
+from diffloom_nets.cross_attention import CrossAttention
+from diffloom_nets.linear import Linear, fuses
 from diffloom_nets.prepared import on_cpu
 from diffloom_nets.product import multiply
 
@@ -41,7 +42,7 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
         """Return the output for x (…, width), plus `plus` where it is given; both (…, width)."""
-        if self.expand.fuses(x):
+        if fuses(x, self.expand.weight):
             values, gates = self.expand.weight.chunk(2)
             value_bias, gate_bias = self.expand.bias.chunk(2)
             gated = multiply(x, values, value_bias, times=multiply(x, gates, gate_bias, gelu=True))

@@ -170,12 +170,13 @@ class UNet(Denoiser):
         return part
 
     def prepare(self, condition: Condition) -> Condition:
-        """Return the condition with its context projected to every layer's keys and values; see `Denoiser`."""
+        """Return the condition with its context projected for every layer that looks at it; see `Denoiser`."""
         self._check_port("context", condition.context)
         if condition.context is None:
             return condition
         layers = [layer for layer in self.modules() if isinstance(layer, CrossAttention)]
-        return replace(condition, projected={layer.name: layer.project(condition.context) for layer in layers})
+        made = [layer.project(condition.context) for layer in layers]
+        return replace(condition, projected={name: tokens for each in made for name, tokens in each.items()})
 
     def forward(
         self, x_t: Tensor, t: Tensor, condition: Condition | None = None, *, read: Sequence[str] = ()

@@ -46,21 +46,72 @@ def test_where_no_token_counts_nothing_is_found(inference: bool) -> None:
         assert not torch.allclose(out[1], layer.proj.bias.expand(4, 8), atol=1e-2)
 
 
-def test_what_was_projected_before_is_used_and_joined_as_tokens_are() -> None:
-    layer = scramble(CrossAttention(8, 5, heads=2, name="it"))
-    first, second = Condition(context=torch.randn(2, 3, 5)), Condition(context=torch.randn(2, 4, 5))
+def prepared(layer: CrossAttention, told: Condition) -> Condition:
+    assert told.context is not None
+    return replace(told, projected=layer.project(told.context))
 
-    def prepared(told: Condition) -> Condition:
-        assert told.context is not None
-        return replace(told, projected={"it": layer.project(told.context)})
 
-    x = torch.randn(2, 6, 8)
+@pytest.mark.parametrize(("inference", "width"), [(False, {"it": 32}), (True, {"it.keys": 32, "it.values": 32})])
+def test_what_was_projected_before_is_used_and_joined_as_tokens_are(inference: bool, width: dict[str, int]) -> None:
+    layer = scramble(CrossAttention(16, 5, heads=2, name="it"))
+    first, second = Condition(context=torch.randn(1, 3, 5)), Condition(context=torch.randn(1, 4, 5))
+    x = torch.randn(1, 6, 16)
     expected = layer(x, first | second)
-    assert torch.allclose(layer(x, prepared(first) | prepared(second)), expected, atol=1e-6)
-    assert (prepared(first) | prepared(second)).projected["it"].shape == (2, 7, 16)
-    assert torch.allclose(layer(x, prepared(first) | second), expected, atol=1e-6)
-    assert not (prepared(first) | second).projected
-    assert torch.equal(layer(x, prepared(first) | Condition(vector=x)), layer(x, prepared(first)))
+    with torch.inference_mode(inference):
+        once, more = prepared(layer, first), prepared(layer, second)
+        assert torch.allclose(layer(x, once | more), expected, atol=1e-6)
+        assert {name: made.shape for name, made in (once | more).projected.items()} == {
+            name: (1, 7, columns) for name, columns in width.items()
+        }
+        assert torch.allclose(layer(x, once | second), expected, atol=1e-6)
+        assert not (once | second).projected
+        assert torch.equal(layer(x, once | Condition(vector=x)), layer(x, once))
+
+
+@given(st.integers(1, 3), st.integers(1, 3), st.integers(1, 5), st.booleans(), st.booleans())
+def test_a_short_context_needs_no_queries(batch: int, heads: int, count: int, masked: bool, gradients: bool) -> None:
+    torch.manual_seed(0)
+    layer = scramble(CrossAttention(16 * heads, 5, heads=heads, name="it"))
+    mask = torch.rand(batch, count) < 0.5 if masked else None
+    told = Condition(context=torch.randn(batch, count, 5), context_mask=mask)
+    x, plus = torch.randn(2, batch, 7, 16 * heads)
+    expected = layer(x, told, plus)
+    with torch.no_grad():
+        known = prepared(layer, told)
+    assert set(known.projected) == {"it.keys", "it.values"}
+    layer.q.weight.data.fill_(torch.nan)
+    with torch.set_grad_enabled(gradients):
+        out = layer(x.requires_grad_(gradients), known, plus)
+    assert torch.allclose(out, expected, atol=1e-5)
+    if gradients:
+        (grad,) = torch.autograd.grad(out.square().sum(), x)
+        assert grad.isfinite().all()
+
+
+def test_a_short_context_in_bfloat16() -> None:
+    layer = scramble(CrossAttention(64, 5, heads=2, name="it"))
+    x, told = torch.randn(2, 7, 64), Condition(context=torch.randn(2, 9, 5))
+    expected = layer(x, told)
+    with torch.inference_mode():
+        low = layer.bfloat16()(x.bfloat16(), prepared(layer, told))
+    assert low.dtype == torch.bfloat16
+    assert (low - expected).norm() < 0.02 * expected.norm()
+
+
+@pytest.mark.parametrize(("batch", "count", "short"), [(1, 4, True), (1, 5, False), (2, 4, True), (3, 3, False)])
+def test_a_context_is_short_if_it_halves_the_work_and_takes_no_more_than_the_weights(
+    batch: int, count: int, short: bool
+) -> None:
+    layer = CrossAttention(24, 5, heads=3, name="it")
+    with torch.inference_mode():
+        made = layer.project(torch.randn(batch, count, 5))
+        low = layer.bfloat16().project(torch.randn(batch, count, 5))
+        with torch.autocast("cpu", torch.bfloat16):
+            assert set(layer.project(torch.randn(batch, count, 5))) == {"it"}
+    assert (set(made) == {"it.keys", "it.values"}) == short
+    assert all(each.dtype == torch.bfloat16 for each in low.values())
+    numbers = sum(each.numel() for each in made.values())
+    assert numbers <= layer.q.weight.numel() + layer.proj.weight.numel()
 
 
 def test_no_context_is_told() -> None:
