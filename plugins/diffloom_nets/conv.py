@@ -13,7 +13,7 @@ Layer = TypeVar("Layer", bound=nn.Conv2d | nn.Linear)
 
 _FEWEST_CHANNELS = 96  # for Winograd: fewer cost less than its transforms
 _SMALLEST_SIDE = 16  # of a map in inference: smaller ones do not repay keeping four times the weights
-_MOST_WEIGHTS = 1 << 18  # in · out in inference: at most 36 MiB are kept per layer
+_MOST_WEIGHTS = 3 << 16  # in · out in inference: at most 27 MiB are kept per layer
 _FEWEST_TILES = 128  # of a batch in training, where the weights are transformed at every step
 _MOST_TILES = 256  # of a batch in inference for which transformed weights are kept: more repay doing it again
 _FEWEST_UNKEPT = 32  # for which weights that are too many to be kept are transformed every time

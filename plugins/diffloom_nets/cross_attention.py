@@ -1,10 +1,10 @@
 """Cross-attention: tokens look at a context, with several heads, softmax(x W_q Kᵀ/√d) V W_o.
 
 What depends on the context alone is projected once for all steps of a walk. Mostly that is K and V. For a context of
-at most half as many tokens as a head is wide, inference on a CPU goes on, head by head, to W_q Kᵀ/√d and V W_o: what
-looks is multiplied with these directly, and neither Q nor the output's projection remains (DeepSeek-V2 absorbs its
-projections likewise, arXiv 2405.04434, section 2.1.2). 77 tokens and heads 160 wide need half of the multiplications,
-one class needs none to speak of.
+at most half as many tokens as a head is wide, inference on a CPU goes on, head by head, to W_q Kᵀ/√d and V W_o: the
+tokens that look are multiplied with these directly, and neither Q nor the output's projection remains (DeepSeek-V2
+absorbs its projections likewise, arXiv 2405.04434, section 2.1.2). 77 tokens and heads 160 wide need half of the
+multiplications, one class needs none to speak of.
 """
 
 import torch
@@ -46,11 +46,10 @@ class CrossAttention(nn.Module):
         short = 2 * tokens <= width and batch * tokens <= width  # no more numbers than W_q and W_o are
         if not short or not fuses(pair, self.q.weight):
             return {self.name: pair}
-        k, v = (part.view(batch, tokens, self.heads, width).transpose(1, 2) for part in pair.chunk(2, -1))
-        keys = (k * width**-0.5) @ self.q.weight.view(self.heads, width, -1)
-        values = v @ self.proj.weight.T.view(self.heads, width, -1)
-        made = {"keys": keys, "values": values}
-        return {f"{self.name}.{part}": each.transpose(1, 2).flatten(2) for part, each in made.items()}
+        k, v = pair.chunk(2, -1)
+        keys = _by_heads(k * width**-0.5, self.q.weight.view(self.heads, width, -1))
+        values = _by_heads(v, self.proj.weight.T.view(self.heads, width, -1))
+        return {f"{self.name}.keys": keys, f"{self.name}.values": values}
 
     def forward(self, x: Tensor, told: Condition, plus: Tensor | None = None) -> Tensor:
         """Return what the tokens find.
@@ -96,3 +95,16 @@ class CrossAttention(nn.Module):
             counts, factors = counts.transpose(1, 2).flatten(1), values[item].view(-1, x.shape[2]).T
             found.append(linear(counts, factors, self.proj.bias, None if plus is None else plus[item]))
         return torch.stack(found) if len(found) > 1 else found[0].unsqueeze(0)
+
+
+def _by_heads(tokens: Tensor, weights: Tensor) -> Tensor:
+    """Return what every head's part of tokens (B, M, heads · d) is times its weights (heads, d, width), side by side.
+
+    Returns:
+        (B, M, heads · width).
+    """
+    heads, width, outputs = weights.shape
+    out = tokens.new_empty(*tokens.shape[:2], heads, outputs)
+    for item, part in enumerate(tokens):  # a product of the whole batch would copy the weights for every item
+        out[item] = torch.bmm(part.view(-1, heads, width).transpose(0, 1), weights).transpose(0, 1)
+    return out.flatten(2)
