@@ -14,7 +14,6 @@ from typing import Annotated, Any, Self
 import torch
 from pydantic import Field
 from torch import Tensor, nn
-from torch.nn import functional
 
 from diffloom.condition import Condition, Ports
 from diffloom.conditioner import Batch, Conditioner, length
@@ -25,34 +24,12 @@ from diffloom.space import Space
 from diffloom_crs.encoders import Encoder, clip_vision, timm_network
 from diffloom_ldm.conditioners.clip_text import transformers
 from diffloom_ldm.conditioners.ports import context_width
-from diffloom_nets import Linear, xavier
+from diffloom_nets import FeedForward
 
 Count = Annotated[int, Field(gt=0)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 _WHERE = "content-image"
 _EMBEDDING = 2  # dimensions of a batch of embeddings
-
-
-class FeedForward(nn.Module):
-    """Linear → a ⊙ gelu(b) → drop-out → linear, four times as wide as the input inside.
-
-    Args:
-        width: Of the input.
-        out: Of the output.
-        dropout: Probability.
-    """
-
-    def __init__(self, width: int, out: int, dropout: float) -> None:
-        super().__init__()
-        self.expand = xavier(Linear(width, 8 * width))
-        self.contract = xavier(Linear(4 * width, out))
-        self.dropout = dropout
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Return (B, out) for x (B, width)."""
-        value, gate = self.expand(x).chunk(2, -1)
-        out: Tensor = self.contract(functional.dropout(value * functional.gelu(gate), self.dropout, self.training))
-        return out
 
 
 class Adapter(nn.Module):
@@ -68,8 +45,8 @@ class Adapter(nn.Module):
     def __init__(self, width: int, tokens: int, out: int, dropout: tuple[float, float]) -> None:
         super().__init__()
         self.tokens = tokens
-        self.norm1, self.feed1 = nn.LayerNorm(width), FeedForward(width, 2 * width, dropout[0])
-        self.norm2, self.feed2 = nn.LayerNorm(2 * width), FeedForward(2 * width, tokens * out, dropout[1])
+        self.norm1, self.feed1 = nn.LayerNorm(width), FeedForward(width, 2 * width, dropout=dropout[0])
+        self.norm2, self.feed2 = nn.LayerNorm(2 * width), FeedForward(2 * width, tokens * out, dropout=dropout[1])
 
     def forward(self, embedding: Tensor) -> Tensor:
         """Return tokens (B, tokens, out) of embeddings (B, width)."""

@@ -29,19 +29,22 @@ _MOST_KEPT = 1 << 24  # numbers in a buffer
 
 
 class FeedForward(nn.Module):
-    """Linear → a ⊙ gelu(b) → linear (GEGLU, Shazeer 2020, arXiv 2002.05202), four times as wide inside.
+    """Linear → a ⊙ gelu(b) → drop-out → linear (GEGLU, Shazeer 2020, arXiv 2002.05202), four times as wide inside.
 
     Args:
         width: Of the tokens.
+        out: Width of the output; the tokens' where it is `None`.
+        dropout: Probability.
     """
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, out: int | None = None, *, dropout: float = 0.0) -> None:
         super().__init__()
         self.expand = xavier(Linear(width, 2 * _EXPANSION * width))
-        self.contract = xavier(Linear(_EXPANSION * width, width))
+        self.contract = xavier(Linear(_EXPANSION * width, width if out is None else out))
+        self.dropout = dropout
 
     def forward(self, x: Tensor, plus: Tensor | None = None) -> Tensor:
-        """Return the output for x (…, width), plus `plus` where it is given; both (…, width)."""
+        """Return the output (…, out) for x (…, width), plus `plus` (…, out) where it is given."""
         if fuses(x, self.expand.weight):
             values, gates = self.expand.weight.chunk(2)
             value_bias, gate_bias = self.expand.bias.chunk(2)
@@ -49,6 +52,8 @@ class FeedForward(nn.Module):
         else:
             value, gate = self.expand(x).chunk(2, -1)
             gated = value * functional.gelu(gate)
+        if self.dropout:
+            gated = functional.dropout(gated, self.dropout, self.training)
         out: Tensor = self.contract(gated, plus)
         return out
 

@@ -132,6 +132,17 @@ def test_the_feed_forward_layer_is_gated_by_the_second_half() -> None:
     assert torch.allclose(layer(x), (value * erf) @ layer.contract.weight.T + layer.contract.bias, atol=1e-5)
 
 
+@pytest.mark.parametrize("gradients", [True, False])
+def test_the_feed_forward_layer_drops_out_what_is_gated_in_training_alone(gradients: bool) -> None:
+    layer, x = scramble(FeedForward(6, 24, dropout=0.25)), torch.randn(40, 6)
+    layer.contract.weight.data, layer.contract.bias.data = torch.eye(24), torch.zeros(24)
+    with torch.set_grad_enabled(gradients):
+        kept, out = layer.eval()(x), layer.train()(x)
+    dropped = out == 0
+    assert dropped.float().mean() == pytest.approx(0.25, abs=0.06)  # four standard deviations
+    assert torch.allclose(out, (kept / 0.75).masked_fill(dropped, 0.0), atol=1e-6)
+
+
 def test_a_transformer_starts_as_the_identity() -> None:
     layer = SpatialTransformer(8, 5, heads=2, depth=2)
     h, told = torch.randn(2, 8, 4, 6), Condition(context=torch.randn(2, 3, 5))
