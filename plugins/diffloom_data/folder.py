@@ -122,7 +122,9 @@ class Folder(Dataset):
         raise DataError("no file can be read", where=str(self.root), remedy="look into the log for the reasons")
 
     def column(self, key: str) -> Iterator[Any]:
-        """Yield one key of every sample; captions without reading images."""
+        """Yield one key of every sample; captions and labels without reading images."""
+        if key == "label" and self.classes:
+            return (self.classes.index(_class(name)) for name in self.names)
         return iter(self._captions) if key == "caption" and self._captions else super().column(key)
 
     def _sample(self, place: int, image: Tensor) -> Sample:

@@ -1,6 +1,7 @@
 """Npz: images in a NumPy archive, read straight from the disk where the archive is not compressed."""
 
 import zipfile
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal
 
@@ -81,6 +82,12 @@ class Npz(Dataset):
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    def column(self, key: str) -> Iterator[Any]:
+        """Yield one key of every sample; labels without reading images."""
+        if key == "label" and self._labels is not None:
+            return iter(self._labels[self.rows].tolist())
+        return super().column(key)
 
     def __getstate__(self) -> dict[str, Any]:
         """Return what a loading process needs; it opens the file itself."""

@@ -4,10 +4,10 @@ Law: the samples are those of the parts, one part after the other, each as its p
 what another gives.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from PIL import Image
 from pydantic import Field
@@ -69,6 +69,14 @@ class Union(Dataset):
 
     def __len__(self) -> int:
         return max(self._ends.values())
+
+    def column(self, key: str) -> Iterator[Any]:
+        """Yield one key of every sample, as the parts yield it."""
+        for name in self._ends:
+            first = self._first_class[name] if key == "label" else None
+            for _ in range(self.repeats[name]):
+                values = self.parts[name].column(key)
+                yield from values if first is None else (first + value for value in values)
 
     def read(self, index: int) -> Sample:
         """Return sample `index` before any transform, with the common keys that it holds by then."""

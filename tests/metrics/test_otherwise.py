@@ -200,6 +200,33 @@ def labelled(told: Conditioning) -> tuple[System, Listed]:
     return built, Listed([{"image": x, "label": i % 2} for i, x in enumerate(images(4, 1, 4, 4))], ("a", "b"))
 
 
+def test_classes_are_asked_for_in_turn_with_what_else_their_items_hold(tmp_path: Path) -> None:
+    built, _ = labelled(Conditioning(drop=0.1, guidance=1.0))
+    labels = [1, 0, 0, 1, 0, 0, 0]
+    pictures = [label + number / 10 + torch.zeros(1, 4, 4) for number, label in enumerate(labels)]
+    data = Listed([{"image": x, "label": label} for x, label in zip(pictures, labels, strict=True)], ("a", "b"))
+    one = evaluation(built, data, tmp_path, 10)
+    batches = [batch for batch, _ in one.pairs()]
+    assert [len(batch["image"]) for batch in batches] == [4, 4, 2]
+    asked = torch.cat([batch["label"] for batch in batches]).tolist()
+    assert asked == [0, 1] * 5
+    numbers = [round(10 * float(x.mean())) for batch in batches for x in batch["image"]]
+    seen = [number - 10 * label for number, label in zip(numbers, asked, strict=True)]
+    assert [labels[number] for number in seen] == asked
+    assert sorted(seen[::2]) == [1, 2, 4, 5, 6]  # all of a class before any comes again
+    assert set(seen[1:5:2]) == {0, 3}
+    assert torch.equal(torch.cat([batch["label"] for batch, _ in one.pairs()]), torch.tensor(asked))
+    assert Baseline(metrics=(Seen(),), answer="reconstructed").measure(one) == {"seen/reconstructed": 1.0}
+
+
+class Seen(Metric):
+    """The share of answers, 1 or less, that show the class asked for."""
+
+    def measure(self, evaluation: Any) -> dict[str, float]:
+        hits = [(answer["image"].mean((1, 2, 3)) >= 1) == batch["label"] for batch, answer in evaluation.pairs()]
+        return {"seen": float(torch.cat(hits).float().mean())}
+
+
 def test_nothing_said_is_what_training_dropped(tmp_path: Path) -> None:
     built, data = labelled(Conditioning(drop=0.1, guidance=1.4))
     one, plan = evaluation(built, data, tmp_path, 4), built.plan

@@ -1,9 +1,7 @@
 """Evaluate: predictions are made once, kept, and shared by every metric that asks."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-
-import torch
 
 from diffloom.conditioner import Batch
 from diffloom.data import Dataset, collate
@@ -51,30 +49,42 @@ class Evaluation:
     def pairs(self) -> Iterator[tuple[Batch, Batch]]:
         """Yield (batch, prediction) until `count` items have come; predictions are made once and kept."""
         yield from self._pairs
-        for batch in self._batches(self.held_out, self.count, skip=len(self._pairs)):
+        for batch in self._batches(self.held_out, self._judged()[len(self._pairs) * self.batch :]):
             start = len(self._pairs) * self.batch
             size = len(batch["image"])
             seeds = [mix("evaluate", self.seed, start + i) for i in range(size)]
-            asked = batch | {k: v[:size] for k, v in self._asked(start, size).items()}
-            answer = self.system.predict(asked, seeds=seeds)
-            self._pairs.append((asked, {key: value.cpu() for key, value in answer.items()}))
+            answer = self.system.predict(batch, seeds=seeds)
+            self._pairs.append((batch, {key: value.cpu() for key, value in answer.items()}))
             self._progress(start + size, self.count)
             yield self._pairs[-1]
 
     def real(self, dataset: Dataset, count: int) -> Iterator[Batch]:
         """Yield batches of `dataset`, in a fixed shuffled order, until `count` items have come."""
-        return self._batches(dataset, count, skip=0)
+        return self._batches(dataset, self._shuffled(len(dataset), count))
 
-    def _asked(self, start: int, size: int) -> Batch:
-        """Ask a generating task for the classes in turn, so that each is judged equally often."""
-        if self.system.task.paired or not self.held_out.classes:
-            return {}
-        return {"label": torch.arange(start, start + size) % len(self.held_out.classes)}
+    def _judged(self) -> list[int]:
+        """Return which held-out items are judged, in order.
 
-    def _batches(self, dataset: Dataset, count: int, *, skip: int) -> Iterator[Batch]:
-        """Yield `count` items in shuffled order, going round again where the data set has fewer."""
-        length = len(dataset)
-        for start in range(skip * self.batch, count, self.batch):
-            places = [divmod(p, length) for p in range(start, min(count, start + self.batch))]
-            indices = [order(mix("evaluate", self.seed), epoch, length)[place] for epoch, place in places]
-            yield collate([dataset.get(index, seed=self.seed) for index in indices])
+        A generating task is asked for the classes in turn, so that each is judged equally often, as far as there are
+        items of it; what else it is told is of the same item.
+        """
+        length = len(self.held_out)
+        if self.system.task.paired or not self.held_out.classes or "label" not in self.held_out.keys:
+            return self._shuffled(length, self.count)
+        labels = [int(label) for label in self.held_out.column("label")]
+        classes: dict[int, list[int]] = {label: [] for label in sorted(set(labels))}
+        for index in self._shuffled(length, length):
+            classes[labels[index]].append(index)
+        turns = list(classes.values())
+        places = (divmod(position, len(turns)) for position in range(self.count))
+        return [turns[turn][place % len(turns[turn])] for place, turn in places]
+
+    def _shuffled(self, length: int, count: int) -> list[int]:
+        """Return `count` numbers of items in shuffled order, going round again where there are fewer."""
+        places = (divmod(position, length) for position in range(count))
+        return [order(mix("evaluate", self.seed), epoch, length)[place] for epoch, place in places]
+
+    def _batches(self, dataset: Dataset, indices: Sequence[int]) -> Iterator[Batch]:
+        """Yield the items of these numbers, `batch` at a time."""
+        for start in range(0, len(indices), self.batch):
+            yield collate([dataset.get(index, seed=self.seed) for index in indices[start : start + self.batch]])

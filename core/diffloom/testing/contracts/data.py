@@ -11,6 +11,8 @@ from diffloom.space import Space
 from diffloom.testing.contracts.base import Contract, Make, applies, equal, require
 from diffloom.testing.standins import batch
 
+_FEW = 8  # samples that are compared with a column
+
 
 class DatasetContract(Contract):
     """A sample depends on (seed, epoch, index) alone."""
@@ -33,6 +35,17 @@ class DatasetContract(Contract):
         one, other = make(), make()
         for index in {0, len(one) - 1}:
             _same(one.get(index, seed=3, epoch=1), other.get(index, seed=3, epoch=1))
+
+    def check_columns(self, make: Make) -> None:
+        """A column is that key of the samples before the transforms, in their order."""
+        data: Dataset = make()
+        for key in data.keys:
+            samples = [data.read(index) for index in range(min(_FEW, len(data)))]
+            for sample, value in zip(samples, data.column(key), strict=False):
+                _same({key: sample[key]}, {key: value})
+            if not isinstance(samples[0][key], Tensor):
+                count = sum(1 for _ in data.column(key))
+                require(count == len(data), f"the column '{key}' has {count} values, there are {len(data)} samples")
 
 
 class TransformContract(Contract):
