@@ -93,7 +93,7 @@ class PairedFolder(Dataset):
             if name in self.specs:
                 raise DataError(f"no modality can be called '{name}'", where=_WHERE, remedy="choose another name")
         self.modalities = {name: spec.channels for name, spec in self.specs.items()}
-        self.keys = (*_RESERVED, *self.specs)
+        self.keys = _RESERVED
         self.transforms = transforms
         self.resizes = sizes == "resize"
         self.kept: dict[int, Tensor] | None = {} if in_memory else None
@@ -113,6 +113,11 @@ class PairedFolder(Dataset):
         self.places = _windows(seen, patch, stride, self.names) if patch else [(i, 0, 0) for i in range(len(seen))]
         self.patch = patch
         self.space = self._space({(patch, patch)} if patch else set(seen))
+
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """What every sample holds after the transforms: its modalities, too, as they are by then."""
+        return tuple(dict.fromkeys([*super().holds, *self.modalities]))
 
     def __len__(self) -> int:
         return len(self.places)

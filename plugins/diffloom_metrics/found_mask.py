@@ -56,12 +56,12 @@ class MaskIoU(Metric):
         return _trained[evaluation]
 
     def _masked(self, evaluation: Evaluation, data: Dataset) -> Masked:
-        if self.key not in data.keys or len(data) < _LEAST:
+        if self.key not in data.holds or len(data) < _LEAST:
             raise IncompatibleParts(
                 "there are no masks to train a segmenter on",
                 where=f"the data set {type(data).__name__}",
                 expected=f"at least {_LEAST} samples with '{self.key}'",
-                got=f"{len(data)} samples with {', '.join(data.keys)}",
+                got=f"{len(data)} samples with {', '.join(data.holds)}",
                 remedy="name the metric's `key`, or leave it out",
             )
         found = Masked.collect(evaluation.real(data, min(_MOST, len(data))), self.key, self.ignore)

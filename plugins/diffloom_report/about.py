@@ -56,7 +56,7 @@ def data(run: "Run") -> dict[str, Any]:
     return {
         "samples": len(dataset),
         "shape": list(dataset.space.shape),
-        "keys": list(dataset.keys),
+        "keys": list(dataset.holds),
         "classes": list(dataset.classes),
     }
 
