@@ -42,7 +42,7 @@ def test_modalities_are_joined_in_their_order_whatever_their_depth(pairs: Path) 
     for index in range(3):
         sample = found.get(index)
         assert set(sample) == set(found.holds)
-        assert set(found.read(0)) == set(found.keys)
+        assert set(found.read(index)) == set(found.keys)
         assert torch.equal(sample["image"], torch.cat([sample["visible"], sample["infrared"]]))
         assert torch.allclose(sample["infrared"], sample["visible"][:1], atol=1e-6)
         assert sample["name"] == found.names[index]
