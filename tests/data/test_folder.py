@@ -297,6 +297,7 @@ def test_real_scenes() -> None:
     folder = Folder(path="$DIFFLOOM_DATA/scenes", size=64, labels="folders", split="test")
     assert len(folder.classes) == 12
     assert 80 <= len(folder) <= 160
+    assert list(folder.column("label")) == [folder.read(i)["label"] for i in range(len(folder))]
     assert folder.get(0)["image"].std() > 0.05
 
 

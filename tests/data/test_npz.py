@@ -113,3 +113,5 @@ def test_parts_divide_the_rows(archive: Path) -> None:
     train, test = (Npz(path=str(archive), split=s, test_fraction=0.4) for s in ("train", "test"))
     assert sorted(train.rows + test.rows) == list(range(12))
     assert test.rows
+    told = Npz(path=str(archive), split="test", test_fraction=0.4, label="label")
+    assert list(told.column("label")) == [row % 3 for row in test.rows]

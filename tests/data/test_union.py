@@ -52,6 +52,8 @@ def test_classes_are_numbered_one_part_after_the_other(parts: dict[str, Dataset]
     shown = Union(parts=parts, repeats={"a": 0})
     assert shown.classes == data.classes
     assert [shown.get(i)["label"] for i in range(3)] == [2, 2, 3]
+    twice = Union(parts=parts, repeats={"a": 0, "b": 2})
+    assert list(twice.column("label")) == [twice.read(i)["label"] for i in range(6)] == [2, 2, 3] * 2
 
 
 def test_only_keys_that_all_parts_have_are_kept(tmp_path: Path, parts: dict[str, Dataset]) -> None:
