@@ -1,6 +1,7 @@
 """Evaluate: predictions are made once, kept, and shared by every metric that asks."""
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from diffloom.conditioner import Batch
@@ -49,7 +50,7 @@ class Evaluation:
     def pairs(self) -> Iterator[tuple[Batch, Batch]]:
         """Yield (batch, prediction) until `count` items have come; predictions are made once and kept."""
         yield from self._pairs
-        for batch in self._batches(self.held_out, self._judged()[len(self._pairs) * self.batch :]):
+        for batch in self._batches(self.held_out, self._judged[len(self._pairs) * self.batch :]):
             start = len(self._pairs) * self.batch
             size = len(batch["image"])
             seeds = [mix("evaluate", self.seed, start + i) for i in range(size)]
@@ -62,8 +63,9 @@ class Evaluation:
         """Yield batches of `dataset`, in a fixed shuffled order, until `count` items have come."""
         return self._batches(dataset, self._shuffled(len(dataset), count))
 
+    @cached_property
     def _judged(self) -> list[int]:
-        """Return which held-out items are judged, in order.
+        """Which held-out items are judged, in order.
 
         A generating task is asked for the classes in turn, so that each is judged equally often, as far as there are
         items of it; what else it is told is of the same item.

@@ -39,8 +39,8 @@ class DatasetContract(Contract):
     def check_columns(self, make: Make) -> None:
         """A column is that key of the samples before the transforms, in their order."""
         data: Dataset = make()
+        samples = [data.read(index) for index in range(min(_FEW, len(data)))]
         for key in data.keys:
-            samples = [data.read(index) for index in range(min(_FEW, len(data)))]
             for sample, value in zip(samples, data.column(key), strict=False):
                 _same({key: sample[key]}, {key: value})
             if not isinstance(samples[0][key], Tensor):
